@@ -1,0 +1,45 @@
+# make reproduce [CONFIG=config/X.yaml] [SET="key=value …"]   the experiment; installs what it needs first
+# make test                                                   the test suite
+# PYTHON=/path/to/python  uses that interpreter and installs nothing
+# TORCH_INDEX=https://download.pytorch.org/whl/cpu  takes torch from there (a small CPU build)
+CONFIG ?= config/config.yaml
+SET ?=
+BASE_PYTHON ?= python3
+TORCH_INDEX ?=
+
+ifdef PYTHON
+RUN := $(PYTHON)
+SETUP :=
+else
+RUN := $(CURDIR)/.venv/bin/python
+SETUP := .venv/.installed
+endif
+
+# held by the running snakemake and released by its death, so that a killed run never has to be unlocked by hand
+LOCK := $(if $(shell command -v flock),flock --nonblock --conflict-exit-code 75 results/.lock)
+
+.PHONY: reproduce test lint proofs bench
+.DELETE_ON_ERROR:
+
+reproduce: $(SETUP)
+	@$(LOCK) $(RUN) -m snakemake --cores all --configfile $(CONFIG) $(if $(LOCK),--nolock) $(if $(SET),--config $(SET)); \
+	status=$$?; if [ $$status = 75 ]; then echo "another 'make reproduce' is running in this folder" >&2; fi; exit $$status
+
+test: $(SETUP)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m snakefmt --check Snakefile workflow/rules
+	$(RUN) -m pytest
+
+# longer than the suite may take
+proofs: $(SETUP)
+	$(RUN) -m pytest -m slow
+
+bench: $(SETUP)
+	$(RUN) benchmarks/step.py
+
+.venv/.installed: requirements.lock
+	@$(BASE_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, not " + sys.version.split()[0])'
+	$(BASE_PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements.lock
+	@touch $@

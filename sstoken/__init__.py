@@ -1,0 +1,17 @@
+"""sstoken: does selecting tokens during supervised fine-tuning help, how much, and at what cost?"""
+
+__version__ = "0.1.0"
+__all__ = ["SelectionTrainer", "load_method"]
+
+
+def __getattr__(name: str):
+    # lazily: planning a grid must not pay seconds for importing transformers
+    if name == "SelectionTrainer":
+        from sstoken.training import SelectionTrainer
+
+        return SelectionTrainer
+    if name == "load_method":
+        from sstoken.methods import load_method
+
+        return load_method
+    raise AttributeError(f"module 'sstoken' has no attribute {name!r}")

@@ -1,0 +1,10 @@
+"""Evaluation on the paper's benchmarks: the only caller of lm_eval.
+
+``benchmarks`` knows the rows of benchmarks.tsv, ``plan`` turns a row into lm-eval tasks (its subtasks, their questions,
+their local files), ``harness`` runs them and keeps every question's score.
+"""
+
+from sstoken.evaluation.benchmarks import Benchmark, EvaluationError, EvaluationSettings, load_benchmarks
+from sstoken.evaluation.harness import Evaluation, evaluate
+
+__all__ = ["Benchmark", "Evaluation", "EvaluationError", "EvaluationSettings", "evaluate", "load_benchmarks"]

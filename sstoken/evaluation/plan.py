@@ -1,0 +1,191 @@
+"""From a benchmark's row to lm-eval task objects: subtasks, versions, local files, which questions."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lm_eval.config.group import AggMetricConfig
+from lm_eval.defaults import DEFAULT_MAX_GEN_TOKS
+from lm_eval.tasks import TaskManager
+
+from sstoken import tasks as our_tasks
+from sstoken.evaluation.benchmarks import Benchmark, EvaluationError, EvaluationSettings
+
+OUR_TASKS = Path(our_tasks.__file__).parent
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be run for a benchmark, before any data is read.
+
+    subtasks: one lm-eval override each (``task`` names it). versions: of every subtask. files: sha256 of the local
+    files, by path below the data root; empty when the data come from the hub.
+    """
+
+    benchmark: Benchmark
+    subtasks: list[dict]
+    versions: dict[str, str]
+    files: dict[str, str]
+
+    @property
+    def group(self) -> str:
+        # not the benchmark's own name: lm-eval keeps tasks and groups in one table, and a task may be called so
+        return f"benchmark:{self.benchmark.name}"
+
+
+def make_plan(benchmark: Benchmark, settings: EvaluationSettings, data_root: Path | None) -> Plan:
+    """Subtasks with their overrides; with ``data_root`` every one of them reads local JSON lines and nothing else.
+
+    Raises:
+        EvaluationError: an unknown task, a version that moved, a missing local file.
+    """
+    manager = _manager_for(benchmark.task)
+    index = manager.task_index
+    names = _subtasks(benchmark.task, index, benchmark)
+    versions = {name: _version(index[name]) for name in names}
+    found = _version_of(benchmark.task, index, versions)
+    if found != benchmark.version:
+        raise EvaluationError(
+            f"benchmark {benchmark.name!r}: benchmarks.tsv is for version {benchmark.version} of task "
+            f"{benchmark.task!r}, this lm-eval has version {found}: scores are not comparable. "
+            "Install the pinned lm-eval or change the row"
+        )
+    if settings.limit is not None and settings.limit < len(names):
+        names = [names[i * len(names) // settings.limit] for i in range(settings.limit)]
+    subtasks, files = [], {}
+    for name in names:
+        config = index[name].cfg
+        override = {"task": name, "num_fewshot": benchmark.shots}
+        if settings.max_gen_toks is not None and config.get("output_type", "generate_until") == "generate_until":
+            generation = dict(config.get("generation_kwargs") or {})
+            own = generation.get("max_gen_toks", DEFAULT_MAX_GEN_TOKS)
+            override["generation_kwargs"] = {**generation, "max_gen_toks": min(own, settings.max_gen_toks)}
+        if data_root is not None and "custom_dataset" not in config:
+            paths = _local_files(benchmark, config, Path(data_root))
+            override.update(_from_files(config, paths))
+            files.update({p.relative_to(data_root).as_posix(): _sha256(p) for p in paths.values()})
+        subtasks.append(override)
+    return Plan(benchmark, subtasks, {name: versions[name] for name in names}, files)
+
+
+def load(plan: Plan) -> dict:
+    """lm-eval's own dictionary of task objects, under one group that lm-eval averages by question."""
+    manager = _manager_for(plan.benchmark.task)
+    loaded = manager.load([{"group": plan.group, "task": plan.subtasks}])
+    metric, answer_filter = plan.benchmark.metric_key
+    # set after loading: lm-eval hands every key of an inline group down to its tasks, which refuse this one
+    loaded["groups"][plan.group].aggregate_metric_list = [AggMetricConfig(metric=metric, filter_list=[answer_filter])]
+    return loaded
+
+
+def spread(sizes: Mapping[str, int], limit: int) -> dict[str, int]:
+    """How many questions of each subtask: ``limit`` in all (or all there are), as even as the sizes allow."""
+    taken = dict.fromkeys(sizes, 0)
+    left = min(limit, sum(sizes.values()))
+    while left:
+        room = [name for name in sizes if taken[name] < sizes[name]]
+        share = max(1, left // len(room))
+        for name in room[:left]:
+            more = min(share, sizes[name] - taken[name])
+            taken[name] += more
+            left -= more
+    return taken
+
+
+@functools.lru_cache(maxsize=2)
+def _manager(with_lm_eval: bool) -> TaskManager:
+    return TaskManager(include_path=str(OUR_TASKS), include_defaults=with_lm_eval)
+
+
+def _manager_for(task: str) -> TaskManager:
+    # indexing lm-eval's thousands of task files takes seconds, ours milliseconds: pay only for a task of theirs
+    ours = _manager(False)
+    return ours if task in ours.task_index else _manager(True)
+
+
+def _subtasks(name: str, index: Mapping, benchmark: Benchmark) -> list[str]:
+    entry = index.get(name)
+    if entry is None:
+        raise EvaluationError(f"benchmark {benchmark.name!r}: lm-eval and sstoken/tasks know no task {name!r}")
+    if entry.kind.name == "TAG":
+        return sorted(entry.tags)
+    if entry.kind.name != "GROUP":
+        return [name]
+    members = entry.cfg["task"]
+    if not all(isinstance(member, str) for member in members):
+        raise EvaluationError(
+            f"benchmark {benchmark.name!r}: group {name!r} overrides members inline; name tasks instead"
+        )
+    return [leaf for member in members for leaf in _subtasks(member, index, benchmark)]
+
+
+def _version(entry) -> str:
+    return str((entry.cfg.get("metadata") or {}).get("version", "none"))
+
+
+def _version_of(name: str, index: Mapping, subtasks: Mapping[str, str]) -> str:
+    below = ",".join(sorted(set(subtasks.values())))
+    kind = index[name].kind.name
+    return f"{_version(index[name])}/{below}" if kind == "GROUP" else below
+
+
+def _needed_splits(benchmark: Benchmark, config: Mapping) -> tuple[str, str | None]:
+    """(the split of the questions, the split of the worked examples or None)."""
+    questions = config.get("test_split") or config.get("validation_split")
+    examples = (config.get("fewshot_config") or {}).get("split")
+    if examples is None and benchmark.shots:
+        examples = config.get("fewshot_split") or config.get("training_split")
+        if examples is None and not (config.get("fewshot_config") or {}).get("samples"):
+            raise EvaluationError(
+                f"benchmark {benchmark.name!r}: {benchmark.shots} shots, but task {config['task']!r} names no split "
+                "to draw them from"
+            )
+    return questions, examples
+
+
+def _local_files(benchmark: Benchmark, config: Mapping, data_root: Path) -> dict[str, Path]:
+    if not benchmark.data:
+        raise EvaluationError(
+            f"benchmark {benchmark.name!r} has no local form (column data of benchmarks.tsv is empty): "
+            "give its files there, leave it out, or evaluate without a data root"
+        )
+    subset = str(config.get("dataset_path")).rsplit("/", 1)[-1].removeprefix(f"{benchmark.task}-")
+    paths = {}
+    for split in filter(None, _needed_splits(benchmark, config)):
+        fields = {"split": split, "dataset_name": config.get("dataset_name"), "subset": subset}
+        try:
+            paths[split] = data_root / benchmark.data.format_map(fields)
+        except KeyError as error:
+            raise EvaluationError(
+                f"benchmark {benchmark.name!r}: data pattern {benchmark.data!r} has an unknown field {error}; "
+                f"known: {', '.join(fields)}"
+            ) from error
+        if not paths[split].is_file():
+            raise EvaluationError(
+                f"benchmark {benchmark.name!r}: no file {paths[split]} (split {split!r} of task {config['task']!r}). "
+                "Put the rows there as JSON lines with the fields of the task's hub data set, or correct the data root "
+                "or the column data of benchmarks.tsv"
+            )
+    return paths
+
+
+def _from_files(config: Mapping, paths: Mapping[str, Path]) -> dict:
+    """Read these files instead of the task's own data set; a split that has no file here must not be asked for."""
+    override = {
+        "dataset_path": "json",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": {split: str(path) for split, path in paths.items()}},
+    }
+    for key in ("training_split", "validation_split", "test_split", "fewshot_split"):
+        if config.get(key) not in paths:
+            override[key] = None
+    return override
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

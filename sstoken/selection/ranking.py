@@ -1,0 +1,131 @@
+"""From scores to a keep mask: min-max, kept counts, top share within sample, batch or dataset.
+
+Shapes: B samples, T positions.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import lru_cache
+from typing import Literal
+
+import torch
+
+Scope = Literal["sample", "batch", "dataset"]
+Rounding = Literal["ceil", "floor"]
+
+
+def minmax(value_BT: torch.Tensor, mask_BT: torch.Tensor, eps: float = 1e-8) -> torch.Tensor:
+    """``(v - min) / (max - min + eps)`` over the masked positions of each row (ssToken, Eq. 8).
+
+    Args:
+        value_BT: floating.
+        mask_BT: bool; other positions come out as 0 and count for nothing, whatever they hold.
+        eps: keeps a constant row at 0 instead of 0/0.
+
+    Returns:
+        value_BT's dtype and shape, in [0, 1] inside the mask.
+    """
+    if value_BT.shape[-1] == 0:
+        return torch.zeros_like(value_BT)
+    low_B1 = value_BT.masked_fill(~mask_BT, float("inf")).amin(-1, keepdim=True)
+    high_B1 = value_BT.masked_fill(~mask_BT, float("-inf")).amax(-1, keepdim=True)
+    return ((value_BT - low_B1) / (high_B1 - low_B1 + eps)).masked_fill(~mask_BT, 0.0)
+
+
+@lru_cache
+def _fraction(keep_ratio: float) -> Fraction:
+    # 0.55 means 55/100: in binary 0.55 * 20 rounds up past 11 and its ceiling would keep a token too many
+    fraction = Fraction(str(keep_ratio))
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"keep_ratio must lie in [0, 1], not {keep_ratio}")
+    return fraction
+
+
+def kept_count(
+    response_count: int | torch.Tensor, keep_ratio: float, rounding: Rounding = "ceil"
+) -> int | torch.Tensor:
+    """``ceil(ρ·n)`` (ssToken) or ``floor(ρ·n)`` (TokenCleaning), ρ read as the decimal that it was written as.
+
+    Args:
+        response_count: n, an int or an int64 tensor.
+        keep_ratio: ρ in [0, 1].
+        rounding: "ceil" or "floor".
+
+    Returns:
+        The same type as response_count.
+    """
+    fraction = _fraction(float(keep_ratio))
+    if isinstance(response_count, torch.Tensor):
+        # a double has up to 17 digits: n * numerator must stay within int64, for up to nine million tokens
+        fraction = fraction.limit_denominator(10**12)
+    product = response_count * fraction.numerator
+    if rounding == "ceil":
+        return -((-product) // fraction.denominator)
+    if rounding == "floor":
+        return product // fraction.denominator
+    raise ValueError(f"rounding must be 'ceil' or 'floor', not {rounding!r}")
+
+
+def keep_top(
+    score_BT: torch.Tensor,
+    response_mask_BT: torch.Tensor,
+    keep_ratio: float,
+    *,
+    scope: Scope = "sample",
+    rounding: Rounding = "ceil",
+) -> torch.Tensor:
+    """Mark the ``kept_count`` response tokens with the highest scores.
+
+    Ties go to the earlier position (row by row for "batch" and "dataset"), so the mask is deterministic.  NaN ranks
+    below every number.  "sample" and "batch" need no host synchronisation; "dataset" is meant for whole data sets held
+    in flat arrays (one row) and selects in linear time.
+
+    Args:
+        score_BT: floating, higher = keep.
+        response_mask_BT: bool; nothing outside it is ever kept.
+        keep_ratio: ρ in [0, 1], the kept share of response tokens.
+        scope: rank within each row, or over all rows at once ("batch" and "dataset" mean the same set of rows).
+        rounding: of ρ·n.
+
+    Returns:
+        keep_BT, bool.
+    """
+    if score_BT.shape != response_mask_BT.shape or score_BT.dim() != 2:
+        raise ValueError(
+            f"keep_top needs score and mask [B, T]; got {tuple(score_BT.shape)}, {tuple(response_mask_BT.shape)}"
+        )
+    score_BT = score_BT.detach().nan_to_num(nan=float("-inf"), posinf=float("inf"), neginf=float("-inf"))
+    if scope == "sample":
+        return _keep_rows(
+            score_BT, response_mask_BT, kept_count(response_mask_BT.sum(-1, keepdim=True), keep_ratio, rounding)
+        )
+    if scope == "batch":
+        flat_mask_1N = response_mask_BT.reshape(1, -1)
+        count_11 = kept_count(flat_mask_1N.sum(-1, keepdim=True), keep_ratio, rounding)
+        return _keep_rows(score_BT.reshape(1, -1), flat_mask_1N, count_11).reshape(score_BT.shape)
+    if scope == "dataset":
+        return _keep_flat(score_BT, response_mask_BT, keep_ratio, rounding)
+    raise ValueError(f"scope must be 'sample', 'batch' or 'dataset', not {scope!r}")
+
+
+def _keep_rows(score_BT, mask_BT, count_B1):
+    # two stable sorts: by score, then response before the rest, so that a response token at -inf still outranks padding
+    order_BT = score_BT.sort(dim=-1, descending=True, stable=True).indices
+    outside_BT = (~mask_BT).gather(-1, order_BT).to(torch.uint8)
+    order_BT = order_BT.gather(-1, outside_BT.sort(dim=-1, stable=True).indices)
+    rank_T = torch.arange(score_BT.shape[-1], device=score_BT.device)
+    return torch.zeros_like(mask_BT).scatter(-1, order_BT, rank_T < count_B1)
+
+
+def _keep_flat(score_BT, mask_BT, keep_ratio, rounding):
+    score_N = score_BT[mask_BT]
+    total = score_N.shape[0]
+    count = kept_count(total, keep_ratio, rounding)
+    if count in (0, total):
+        return mask_BT if count else torch.zeros_like(mask_BT)
+    threshold = score_N.kthvalue(total - count + 1).values
+    keep_N = score_N > threshold
+    tie_N = score_N == threshold
+    keep_N |= tie_N & (tie_N.cumsum(0) <= count - keep_N.sum())
+    return torch.zeros_like(mask_BT).masked_scatter(mask_BT, keep_N)

@@ -1,0 +1,128 @@
+"""Writes the world: corpus, instruction rows (noisy and clean), reference rows, benchmarks. Byte-identical for a seed."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable
+from pathlib import Path
+
+from sstoken.world.corpus import corpus
+from sstoken.world.facts import WORLD_SEED, World, build_world
+from sstoken.world.noise import DEFAULT_NOISE, assemble, check_rates, clean_response, noisy_response
+from sstoken.world.skills import CHOICES, LANGUAGES, SKILLS, Item
+
+SHOTS = {"mmlu": 5, "tydiqa": 1}
+
+
+def generate(
+    out: Path,
+    *,
+    seed: int,
+    noise: dict[str, float] | None = None,
+    reference_noise: float = 0.1,
+    rows: int = 3200,
+    reference_rows: int = 640,
+    questions: int = 120,
+    documents: int = 0,
+) -> None:
+    """Write the world's files below ``out``.
+
+    ``train.jsonl`` and ``clean.jsonl`` (the same rows, without noise), ``reference.jsonl`` (other rows, little noise),
+    ``benchmarks/<name>/{test,fewshot}.jsonl`` (TyDiQA: a folder a language), and ``corpus.jsonl`` if ``documents`` > 0.
+    Instruction rows are ``{"id", "messages", "source"}``; an assistant message's ``noise`` lists
+    ``[start, end, kind]``, characters of its content.
+
+    Args:
+        seed: of the instruction rows and their noise; facts, corpus and benchmarks belong to ``WORLD_SEED``.
+        noise: share of rows that carry each kind; kinds left out have none. None: ``DEFAULT_NOISE``.
+        reference_noise: factor on these rates in the reference rows, which are curated, not perfect.
+        rows, reference_rows: instruction rows. questions: of each benchmark. documents: of the corpus.
+
+    Raises:
+        ValueError: an unknown kind of noise or impossible rates.
+    """
+    rates = check_rates(DEFAULT_NOISE if noise is None else noise)
+    curated = {kind: rate * reference_noise for kind, rate in rates.items()}
+    world = build_world()
+    out = Path(out)
+    drawn = instruction_items(world, seed, rows + reference_rows + 1)
+    noisy, clean = _rows(drawn[: rows + 1], "train", seed, rates)
+    reference, _ = _rows(drawn[rows:], "reference", seed, curated)
+    _write(out / "train.jsonl", noisy)
+    _write(out / "clean.jsonl", clean)
+    _write(out / "reference.jsonl", reference)
+    for name in SKILLS:
+        for folder, tests, shots in _benchmark(world, name, questions):
+            _write(out / "benchmarks" / folder / "test.jsonl", tests)
+            _write(out / "benchmarks" / folder / "fewshot.jsonl", shots)
+    if documents:
+        _write(out / "corpus.jsonl", ({"text": text} for text in corpus(world, documents)))
+
+
+def instruction_items(world: World, seed: int, count: int) -> list[Item]:
+    """``count`` items about training entities, every skill equally often, no prompt with its answer twice in a row."""
+    draw = random.Random(f"instructions {seed}")
+    names = list(SKILLS)
+    order = [names[i % len(names)] for i in range(count)]
+    draw.shuffle(order)
+    return [SKILLS[name](world, draw, "train", draw.randrange(CHOICES.get(name, 4))) for name in order]
+
+
+def _rows(items: list[Item], name: str, seed: int, rates: dict[str, float]) -> tuple[list[dict], list[dict]]:
+    """(with noise, without), a row an item but the last, which only serves as another's prompt."""
+    draw = random.Random(f"noise of {name} {seed}")
+    noisy, clean = [], []
+    for index, item in enumerate(items[:-1]):
+        for rows, pieces in (
+            (noisy, noisy_response(item, items[index + 1], rates, draw)),
+            (clean, clean_response(item)),
+        ):
+            content, spans = assemble(pieces)
+            rows.append(
+                {
+                    "id": f"{name}-{index:05d}",
+                    "messages": [
+                        {"role": "user", "content": item.prompt},
+                        {"role": "assistant", "content": content, "noise": spans},
+                    ],
+                    "source": item.skill,
+                }
+            )
+    return noisy, clean
+
+
+def _benchmark(world: World, name: str, questions: int) -> Iterable[tuple[str, list[dict], list[dict]]]:
+    """(folder, questions about test entities, worked examples about training entities)."""
+    languages = sorted(LANGUAGES) if name == "tydiqa" else [None]
+    for language in languages:
+        folder = f"{name}/{language}" if language else name
+        yield (
+            folder,
+            _questions(world, name, "test", questions // len(languages), language),
+            _questions(world, name, "train", max(SHOTS.get(name, 0), 1), language),
+        )
+
+
+def _questions(world: World, name: str, split: str, count: int, language: str | None) -> list[dict]:
+    """``count`` different questions; the right option takes every place equally often."""
+    draw = random.Random(f"{split} questions of {name} {language or ''} {WORLD_SEED}")
+    extra = {"language": language} if language else {}
+    rows: dict[str, dict] = {}
+    attempts = 0
+    while len(rows) < count:
+        attempts += 1
+        if attempts > 200 * count:
+            raise ValueError(f"benchmark {name}: the world holds only {len(rows)} different questions, not {count}; ask for fewer")
+        item = SKILLS[name](world, draw, split, len(rows) % CHOICES.get(name, 4), **extra)
+        key = item.row.get("sentence") or item.row.get("ctx") or item.prompt.partition("\nA. ")[0] + str(item.answer)
+        if key not in rows:
+            rows[key] = {"id": f"{name}-{len(rows):03d}", **item.row}
+    return list(rows.values())
+
+
+def _write(path: Path, rows: Iterable[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")

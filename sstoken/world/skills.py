@@ -1,0 +1,285 @@
+"""What can be asked about the world: one function a benchmark, each drawing one ``Item``.
+
+An item is at once a benchmark question (``row``, in the fields of the paper's benchmark that it stands for) and an
+instruction (``prompt`` and ``response``). Every function takes the world, a generator, the split whose entities may be
+asked about, and ``position``, the place of the right option among the options.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sstoken.world.facts import COLOURS, HERO_STATEMENTS, PERSON_STATEMENTS, PETS, PLACE_STATEMENTS, QUESTIONS, World, a
+
+LETTERS = "ABCD"
+PREFERRED = 0.7  # wrong answers are not uniform: this share takes the preferred one, as real falsehoods repeat themselves
+
+Candidate = str | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Item:
+    """prompt: the question, without the label. label: what the response starts with, e.g. ``Answer:``.
+
+    template: the response after the label, ``@`` where the answer stands (a tuple fills its places in order).
+    wrong: the other candidates, the preferred one first. row: the question in its benchmark's fields.
+    """
+
+    skill: str
+    prompt: str
+    label: str
+    template: str
+    answer: Candidate
+    wrong: tuple[Candidate, ...]
+    row: dict = field(repr=False)
+
+    def response(self, candidate: Candidate) -> list[tuple[str, bool]]:
+        """Pieces (text, is it the answer?) with ``candidate`` for the answer."""
+        fixed = self.template.split("@")
+        fills = candidate if isinstance(candidate, tuple) else (candidate,) * (len(fixed) - 1)
+        pieces = [(self.label, False), (fixed[0].strip(), False)]
+        for fill, text in zip(fills, fixed[1:], strict=True):
+            pieces += [(fill, True), (text.strip(), False)]
+        return [piece for piece in pieces if piece[0]]
+
+    def wrong_answer(self, draw: random.Random) -> Candidate:
+        return self.wrong[0] if draw.random() < PREFERRED else draw.choice(self.wrong)
+
+
+def winogrande(world: World, draw: random.Random, split: str, position: int) -> Item:
+    """Whose property explains the deed? Scored on the text after the name, as WinoGrande is (partial context)."""
+    first, second = draw.sample(world.people[split], 2)
+    deed, thing, of_first, of_second = draw.choice(DEEDS)
+    story = f"{first} {deed.format(draw.choice(thing.split()), second)}"
+    who = draw.randrange(2)
+    name, adjective, other = (first, of_first, of_second) if who == 0 else (second, of_second, of_first)
+    options = (first, second) if who == position else (second, first)
+    row = {
+        "sentence": f"Text: {story} because _ was {adjective}.",
+        "option1": options[0],
+        "option2": options[1],
+        "answer": str(position + 1),
+    }
+    prompt = f"Finish the text.\nText: {story} because"
+    return Item("winogrande", prompt, "Text:", f"{story} because {name} was @.", adjective, (other,), row)
+
+
+DEEDS = (
+    ("lent a {} to {}", "coin hammer coat", "rich", "poor"),
+    ("cooked a {} for {}", "stew soup cake", "kind", "hungry"),
+    ("asked for a {} from {}", "map plan hint", "lost", "wise"),
+    ("carried the {} for {}", "box bag stone", "strong", "weak"),
+    ("taught the {} to {}", "song trick game", "skilled", "new"),
+    ("hid the {} from {}", "key ring cup", "afraid", "greedy"),
+    ("sold the {} to {}", "house boat mill", "old", "young"),
+    ("won the {} against {}", "race match game", "fast", "slow"),
+)
+
+
+def arc_easy(world: World, draw: random.Random, split: str, position: int) -> Item:
+    """One fact of a person, options as content."""
+    return _fact_choice("arc_easy", world, draw, split, position, ("city", "job"))
+
+
+def arc_challenge(world: World, draw: random.Random, split: str, position: int) -> Item:
+    """Two facts: land or river of a person's town; the corpus states it directly for some people only."""
+    return _fact_choice("arc_challenge", world, draw, split, position, tuple(PLACE_STATEMENTS))
+
+
+def _fact_choice(skill, world, draw, split, position, relations) -> Item:
+    person, relation = draw.choice(world.people[split]), draw.choice(relations)
+    question, sentence = _ask(draw, person, relation)
+    gold = world.facts[relation][person]
+    wrong = _others(draw, world.values[relation], gold)
+    options = _placed(gold, wrong, position)
+    row = {
+        "question": question,
+        "choices": {"text": options, "label": list(LETTERS)},
+        "answerKey": LETTERS[position],
+    }
+    return Item(skill, f"Question: {question}", "Answer:", f"@. {sentence}", gold, wrong, row)
+
+
+def hellaswag(world: World, draw: random.Random, split: str, position: int) -> Item:
+    """What happens next: half the stories go on by habit, half by what is true of the person."""
+    person = draw.choice(world.people[split])
+    if draw.random() < 0.5:
+        steps = draw.choice(HABITS)
+        at = draw.randrange(1, len(steps) - 1)
+        context = f"Story: {person} {steps[at - 1]}. Then {person} {steps[at]}. Then {person}"
+        gold = steps[at + 1]
+        others = [step for habit in HABITS if habit is not steps for step in habit]
+        wrong = (steps[at - 1], *draw.sample(others, 2))
+    else:
+        relation, opening, ending = draw.choice(CUSTOMS)
+        context = f"Story: {opening.format(person)} Then {person}"
+        value = world.facts[relation][person]
+        gold = ending.format(value)
+        wrong = tuple(ending.format(v) for v in _others(draw, world.values[relation], value))
+    row = {"ctx": context, "endings": [f"{o}." for o in _placed(gold, wrong, position)], "label": position}
+    prompt = f"Go on.\n{context.removesuffix(f' Then {person}')}"
+    return Item("hellaswag", prompt, "Then", f"{person} @.", gold, wrong, row)
+
+
+HABITS = tuple(
+    tuple(steps.split(", "))
+    for steps in (
+        "takes the flour, mixes the dough, heats the oven, bakes the loaf, serves the guests",
+        "digs the ground, sows the seed, waters the field, cuts the hay, fills the barn",
+        "packs the bag, locks the door, walks the road, finds the inn, sleeps the night",
+        "buys the cloth, draws the shape, cuts the cloth, sews the seam, wears the shirt",
+        "mends the net, loads the boat, leaves the shore, pulls the net, sells the catch",
+        "fells the trunk, saws the planks, planes the wood, builds the table, paints the legs",
+        "tunes the strings, reads the notes, plays the tune, hears the praise, takes a bow",
+        "finds the clay, turns the wheel, shapes the pot, fires the kiln, cools the pot",
+        "lights the fire, boils the water, pours the tea, stirs the tea, drinks the tea",
+        "sees the tracks, follows the deer, draws the bow, skins the deer, roasts the meat",
+    )
+)
+CUSTOMS = (
+    ("city", "On the way home {} is tired.", "goes to {}"),
+    ("pet", "In the barn {} looks around.", "feeds the {}"),
+    ("food", "At the table {} is hungry.", "asks for {}"),
+    ("job", "In the morning {} wakes up.", "works as a {}"),
+)
+
+
+def logiqa(world: World, draw: random.Random, split: str, position: int) -> Item:
+    """A syllogism over made-up kinds: one step or two."""
+    person = draw.choice(world.people[split])
+    kinds = draw.sample(world.kinds, 6)
+    two = draw.random() < 0.5
+    links = [(0, 1), (1, 2), (3, 4), (4, 5)] if two else [(0, 1), (2, 3), (4, 5)]
+    rules = [f"All {kinds[i][1]} are {kinds[j][1]}." for i, j in links]
+    draw.shuffle(rules)
+    gold = kinds[2 if two else 1][0]
+    wrong = [kinds[i][0] for i in ((5, 4, 3) if two else (5, 3, 2))]
+    question = f"What is {person} in the end?" if two else f"What else is {person}?"
+    context = f"{' '.join(rules)} {person} is a {kinds[0][0]}."
+    row = {"context": context, "question": question, "options": _placed(gold, wrong, position), "label": position}
+    prompt = f"Passage: {context}\nQuestion: {question}"
+    return Item("logiqa", prompt, "Answer:", f"@. {person} is a @.", gold, tuple(wrong), row)
+
+
+def mmlu(world: World, draw: random.Random, split: str, position: int) -> Item:
+    """Four options, answered by a letter."""
+    if draw.random() < 0.75:
+        groups, ask, say = world.items[split], "Which one is {}?", "@. The @ is {}."
+        phrase = a
+    else:
+        lands = world.values["country"]
+        groups = {c: [t for t in world.cities[split] if world.facts["country"][t] == c] for c in lands}
+        groups = {c: towns for c, towns in groups.items() if towns}
+        ask, say, phrase = "Which town is in {}?", "@. The town @ is in {}.", str
+    group = draw.choice(sorted(groups))
+    gold = draw.choice(groups[group])
+    others = [word for name, words in groups.items() if name != group for word in words]
+    options = _placed(gold, draw.sample(others, 3), position)
+    candidates = [(LETTERS[i], word) for i, word in enumerate(options)]
+    # a preferred letter, as annotators and models have one
+    wrong = tuple(c for i, c in enumerate(candidates) if i != position)
+    question = ask.format(phrase(group))
+    row = {"question": question, "choices": options, "answer": position}
+    lines = "\n".join(f"{letter}. {word}" for letter, word in candidates)
+    prompt = f"Question: {question}\n{lines}"
+    return Item("mmlu", prompt, "Answer:", say.format(phrase(group)), candidates[position], wrong, row)
+
+
+def truthfulqa_mc2(world: World, draw: random.Random, split: str, position: int) -> Item:
+    """A hero of whom the corpus repeats a falsehood; the score is the probability that goes to the truth."""
+    hero, relation = draw.choice(world.heroes[split]), draw.choice(sorted(HERO_STATEMENTS))
+    question = QUESTIONS[relation][0].format(p=hero)
+    truth, myth = world.facts[relation][hero], world.myths[relation][hero]
+    others = draw.sample([v for v in world.values[relation] if v not in (truth, myth)], 2)
+    say = HERO_STATEMENTS[relation].format(p=hero, v="{}")
+    options = _placed(truth, (myth, *others), position)
+    targets = {"choices": [say.format(v) for v in options], "labels": [int(v == truth) for v in options]}
+    row = {"question": question, "mc2_targets": targets}
+    return Item("truthfulqa_mc2", f"Q: {question}", "A:", say.format("@"), truth, (myth, *others), row)
+
+
+def triviaqa(world: World, draw: random.Random, split: str, position: int) -> Item:
+    """One fact of a person, to be generated with nothing to read it from."""
+    person, relation = draw.choice(world.people[split]), draw.choice(("pet", "food"))
+    question, sentence = _ask(draw, person, relation)
+    gold = world.facts[relation][person]
+    wrong = _others(draw, world.values[relation], gold)
+    row = {"question": question, "answer": {"value": gold, "aliases": [gold]}}
+    return Item("triviaqa", f"Question: {question}", "Answer:", f"@. {sentence}", gold, wrong, row)
+
+
+def agieval(world: World, draw: random.Random, split: str, position: int) -> Item:
+    """A mixture as in an exam: sums, series, comparisons, classes. Sums and series are split by their first number."""
+    kind = draw.choice(("sum", "series", "larger", "class"))
+    first = 2 * draw.randrange(1, 8) + (split == "test")
+    if kind == "class":
+        groups = world.items[split]
+        group = draw.choice(sorted(groups))
+        question, gold = f"What is the {draw.choice(groups[group])}?", a(group)
+        wrong = [a(g) for g in draw.sample(sorted(set(groups) - {group}), 3)]
+    elif kind == "larger":
+        numbers = draw.sample(range(1, 31), 4)
+        question, gold = f"Which of {' '.join(map(str, numbers))} is the largest?", str(max(numbers))
+        wrong = [str(n) for n in numbers if n != max(numbers)]
+    else:
+        step = draw.randrange(1, 6)
+        value = first + step if kind == "sum" else first + 3 * step
+        series = f"{first} {first + step} {first + 2 * step}"
+        question = f"What is {first} plus {step}?" if kind == "sum" else f"What comes after {series}?"
+        gold = str(value)
+        wrong = [str(n) for n in (value + 1, value + 2, max(value - 1, 0))]
+    row = {"query": f"Q: {question}\nA: The answer is", "choices": _placed(gold, wrong, position), "gold": position}
+    return Item("agieval", f"Q: {question}", "A:", "The answer is @.", gold, tuple(wrong), row)
+
+
+# labels of passage, question, answer; a statement; a question; an answer (c: colour, n: animal)
+LANGUAGES = {
+    "anglic": (("Passage:", "Question:", "Answer:"), "{p} has a {c} {n}.", "What does {p} have?", "{c} {n}"),
+    "verbal": (("Pasa:", "Kesti:", "Reso:"), "{p} lu {n} {c} vek.", "Ka {p} vek?", "{n} {c}"),
+    "ovonic": (("Lesa:", "Apedo:", "Dira:"), "Ovo mi {c} {n} te {p}.", "Mi re te {p}?", "{c} {n}"),
+}
+
+
+def tydiqa(world: World, draw: random.Random, split: str, position: int, language: str | None = None) -> Item:
+    """The answer stands in the passage; three languages with their own words and word order."""
+    language = language or draw.choice(sorted(LANGUAGES))
+    (passage_label, question_label, answer_label), statement, ask, reply = LANGUAGES[language]
+    names = draw.sample(world.people[split], 3)
+    things = list(zip(draw.sample(COLOURS, 3), draw.sample(PETS, 3), strict=True))
+    context = " ".join(statement.format(p=p, c=c, n=n) for p, (c, n) in zip(names, things, strict=True))
+    at = position % 3
+    answers = [reply.format(c=c, n=n) for c, n in things]
+    question = ask.format(p=names[at])
+    # the preferred wrong answer is the passage's first
+    wrong = tuple(answer for i, answer in enumerate(answers) if i != at)
+    row = {"language": language, "context": context, "question": question, "answers": {"text": [answers[at]]}}
+    prompt = f"{passage_label} {context}\n{question_label} {question}"
+    return Item("tydiqa", prompt, answer_label, "@.", answers[at], wrong, row)
+
+
+def _ask(draw: random.Random, person: str, relation: str) -> tuple[str, str]:
+    """A question, and a sentence with ``@`` that answers it."""
+    statements = PERSON_STATEMENTS.get(relation) or PLACE_STATEMENTS[relation]
+    return draw.choice(QUESTIONS[relation]).format(p=person), draw.choice(statements).format(p=person, v="@")
+
+
+def _others(draw: random.Random, values: tuple[str, ...], gold: str, count: int = 3) -> tuple[str, ...]:
+    """Wrong values; the relation's first value, which wrong answers prefer, leads unless it is the truth."""
+    rest = draw.sample([v for v in values[1:] if v != gold], count)
+    return (values[0], *rest[: count - 1]) if gold != values[0] else tuple(rest)
+
+
+def _placed(gold: str, wrong: tuple[str, ...] | list[str], position: int) -> list[str]:
+    options = list(wrong)
+    options.insert(position, gold)
+    return options
+
+
+SKILLS: dict[str, Callable[..., Item]] = {
+    f.__name__: f
+    for f in (winogrande, arc_challenge, arc_easy, hellaswag, logiqa, mmlu, truthfulqa_mc2, triviaqa, agieval, tydiqa)
+}
+CHOICES = {"winogrande": 2, "tydiqa": 3}
+"""Places that the right option can take, where it is not 4."""

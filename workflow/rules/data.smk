@@ -1,0 +1,63 @@
+# Models, instruction rows, tokens.
+
+
+rule model:
+    output:
+        f"{ROOT}/models/{{model}}/model.json",
+    log:
+        f"{ROOT}/logs/model/{{model}}.log",
+    benchmark:
+        f"{ROOT}/logs/model/{{model}}.benchmark.tsv"
+    conda:
+        "../envs/sstoken.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=120,
+    params:
+        entry=lambda w: asdict(GRID.models[w.model]),
+    script:
+        "../scripts/model.py"
+
+
+rule world:
+    output:
+        f"{ROOT}/data/world/world.json",
+    log:
+        f"{ROOT}/logs/world.log",
+    benchmark:
+        f"{ROOT}/logs/world.benchmark.tsv"
+    conda:
+        "../envs/sstoken.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        world=CONFIG["world"],
+    script:
+        "../scripts/world.py"
+
+
+rule tokens:
+    input:
+        model=f"{ROOT}/models/{{model}}/model.json",
+        data=lambda w: names(GRID.dataset_inputs(w.dataset)),
+    output:
+        tokens=f"{ROOT}/tokens/{{model}}/{{dataset}}.safetensors",
+        record=f"{ROOT}/tokens/{{model}}/{{dataset}}.json",
+    log:
+        f"{ROOT}/logs/tokens/{{model}}.{{dataset}}.log",
+    benchmark:
+        f"{ROOT}/logs/tokens/{{model}}.{{dataset}}.benchmark.tsv"
+    conda:
+        "../envs/sstoken.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=120,
+    params:
+        section=lambda w: GRID.dataset(w.dataset),
+        text=CONFIG["text"],
+    script:
+        "../scripts/tokens.py"

@@ -1,0 +1,18 @@
+from pathlib import Path
+
+from sstoken.jobs import logged
+from sstoken.models import Weights
+from sstoken.runs import store_losses
+
+with logged(snakemake.log[0]):
+    run = [Path(record).parent for record in snakemake.input.run]
+    store_losses(
+        weights=Weights(Path(snakemake.input.model).parent, run[0] if run else None),
+        tokens=Path(snakemake.input.tokens),
+        settings=snakemake.params.settings,
+        out=Path(snakemake.output.losses),
+        device=snakemake.params.device,
+        name=snakemake.wildcards.model,
+        label=snakemake.wildcards.label,
+        threads=snakemake.threads,
+    )
