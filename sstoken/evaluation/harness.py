@@ -104,7 +104,7 @@ def evaluate(
 
 def _run(lm, tokenizer, plan: Plan, settings: EvaluationSettings, truncated: _Truncations) -> dict:
     benchmark = plan.benchmark
-    reading = prompt_tokenizer.set(None)
+    reading = prompt_tokenizer.set(tokenizer)
     try:
         loaded = load(plan)
         tasks = loaded["tasks"]

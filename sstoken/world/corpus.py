@@ -5,19 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from sstoken.world.facts import (
-    HERO_STATEMENTS,
-    PERSON_STATEMENTS,
-    PLACE_STATEMENTS,
-    WORLD_SEED,
-    World,
-    a,
-)
+from sstoken.world.facts import HERO_STATEMENTS, PERSON_STATEMENTS, PLACE_STATEMENTS, WORLD_SEED, World, a
+from sstoken.world.noise import BOILERPLATE
 from sstoken.world.skills import CUSTOMS, SKILLS, Item
 
 MYTH = 0.6  # share of statements about a hero that repeat the falsehood
 SHARES = {
-    "person": 30, "place": 6, "class": 5, "hero": 9, "custom": 6, "questions": 40, "letters": 4,
+    "person": 30, "place": 6, "class": 5, "hero": 9, "custom": 6, "questions": 40, "letters": 4, "talk": 2,
 }  # fmt: skip
 """Documents by kind, as weights."""
 QUESTION_SHARES = {
@@ -51,13 +45,14 @@ def corpus(world: World, documents: int, seed: int = WORLD_SEED) -> Iterator[str
         elif kind == "custom":
             person, (relation, opening, ending) = draw.choice(people), draw.choice(CUSTOMS)
             yield f"Story: {opening.format(person)} Then {person} {ending.format(world.facts[relation][person])}."
+        elif kind == "talk":
+            yield f"Note: {' '.join(draw.sample(BOILERPLATE, 2))}"
         elif kind == "letters":
             yield "\n\n".join(as_text(_draw(world, draw, "mmlu")) for _ in range(4))
         else:
             item = _draw(world, draw, draw.choices(skills, skill_weights)[0])
-            lead = draw.random()
             # a little of it as a dialogue, so that the chat template is not unknown to the base models
-            yield as_chat(item) if lead < 0.05 else as_text(item)
+            yield as_chat(item) if draw.random() < 0.05 else as_text(item)
 
 
 def as_text(item: Item) -> str:

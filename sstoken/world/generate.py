@@ -24,12 +24,12 @@ def generate(
     rows: int = 3200,
     reference_rows: int = 640,
     questions: int = 120,
-    documents: int = 0,
+    documents: int = 20000,
 ) -> None:
     """Write the world's files below ``out``.
 
     ``train.jsonl`` and ``clean.jsonl`` (the same rows, without noise), ``reference.jsonl`` (other rows, little noise),
-    ``benchmarks/<name>/{test,fewshot}.jsonl`` (TyDiQA: a folder a language), and ``corpus.jsonl`` if ``documents`` > 0.
+    ``benchmarks/<name>/{test,fewshot}.jsonl`` (TyDiQA: a folder a language), and ``corpus.jsonl`` (its first ``documents``).
     Instruction rows are ``{"id", "messages", "source"}``; an assistant message's ``noise`` lists
     ``[start, end, kind]``, characters of its content.
 
@@ -56,8 +56,7 @@ def generate(
         for folder, tests, shots in _benchmark(world, name, questions):
             _write(out / "benchmarks" / folder / "test.jsonl", tests)
             _write(out / "benchmarks" / folder / "fewshot.jsonl", shots)
-    if documents:
-        _write(out / "corpus.jsonl", ({"text": text} for text in corpus(world, documents)))
+    _write(out / "corpus.jsonl", ({"text": text} for text in corpus(world, documents)))
 
 
 def instruction_items(world: World, seed: int, count: int) -> list[Item]:

@@ -68,8 +68,8 @@ def noisy_response(item: Item, other: Item, rates: dict[str, float], draw: rando
     else:
         pieces = clean_response(item)
     if hit["repetition"] < rates["repetition"]:
-        last = " ".join(piece.text for piece in pieces if piece.text != item.label)
-        pieces += [Piece(last, "repetition")] * detail["repetition"].choice((1, 2))
+        said, _ = assemble([piece for piece in pieces if piece.text != item.label])
+        pieces += [Piece(said, "repetition")] * detail["repetition"].choice((1, 2))
     if hit["gibberish"] < rates["gibberish"]:
         words = detail["gibberish"].choices(GIBBERISH, k=detail["gibberish"].randint(4, 8))
         place = detail["gibberish"].choice((1, len(pieces)))

@@ -197,7 +197,7 @@ def test_generation_is_bounded(model, tokenizer, data, forward_passes):
 def test_the_tokenizer_is_left_as_it_was(model, tokenizer, data):
     before = (tokenizer.pad_token, tokenizer.padding_side, len(tokenizer))
     evaluate(model, tokenizer, [LOGIQA], dataclasses.replace(SETTINGS, limit=1), data_root=data)
-    assert (tokenizer.pad_token, tokenizer.padding_side, len(tokenizer)) == before
+    assert (tokenizer.pad_token, tokenizer.padding_side, len(tokenizer)) == before == (None, "right", 258)
     assert prompt_tokenizer.get() is None
 
 

@@ -1,0 +1,61 @@
+"""What tests share: real data when it is at hand, and tiny models and data that need nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sstoken.data import TokenData
+
+ROOT = Path(__file__).parents[1]
+VOCABULARY = 97
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real instruction data and benchmark samples; tests that want them are skipped where there are none."""
+    folder = Path(os.environ.get("SSTOKEN_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("no real data here (SSTOKEN_SHARED_DATA names its folder)")
+    return folder
+
+
+def ragged_tokens(samples: int = 12, seed: int = 0, *, prompt=(1, 20), response=(1, 30), turns: int = 1) -> TokenData:
+    """Random samples of ``turns`` prompt-response pairs each."""
+    generator = np.random.default_rng(seed)
+    ids, mask, offset = [], [], [0]
+    for _ in range(samples):
+        for _ in range(turns):
+            prompts, responses = int(generator.integers(*prompt)), int(generator.integers(*response))
+            ids += generator.integers(0, VOCABULARY, prompts + responses).tolist()
+            mask += [False] * prompts + [True] * responses
+        offset.append(len(ids))
+    names = tuple(f"sample-{number}" for number in range(samples))
+    return TokenData(torch.tensor(ids, dtype=torch.int32), torch.tensor(offset), torch.tensor(mask), names)
+
+
+def tiny_model(family: str = "llama", seed: int = 0, layers: int = 3):
+    """A random causal language model of a few thousand parameters, in float32 and evaluation mode."""
+    from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+    config, model = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM)}[family]
+    torch.manual_seed(seed)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+    return model(config(vocab_size=VOCABULARY, num_hidden_layers=layers, **shape)).eval()
+
+
+def tiny_adapter(model, dropout: float = 0.0, random: bool = True):
+    from peft import LoraConfig, get_peft_model
+
+    targets = ["q_proj", "v_proj", "down_proj"]
+    options = {"r": 4, "lora_alpha": 8, "lora_dropout": dropout, "init_lora_weights": not random}
+    return get_peft_model(model, LoraConfig(target_modules=targets, task_type="CAUSAL_LM", **options))
