@@ -67,7 +67,7 @@ class Record:
     details: dict = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
-        document = {"cost": asdict(self.cost), "software": software(), "command": sys.argv[0].rsplit("/", 1)[-1]}
+        document = {"cost": asdict(self.cost), "software": software()}
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary:
             Path(temporary).write_text(
@@ -104,10 +104,10 @@ def commit() -> str:
 @contextmanager
 def measured(cost: Cost, device: str):
     """Fill in seconds, peak memory and device of what happens inside."""
-    import torch
-
     cuda = str(device).startswith("cuda")
     if cuda:
+        import torch
+
         torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
     yield cost
@@ -117,4 +117,15 @@ def measured(cost: Cost, device: str):
     # ru_maxrss counts KiB on Linux, bytes on macOS
     process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     cost.peak_memory_bytes = max(cost.peak_memory_bytes, torch.cuda.max_memory_allocated() if cuda else process)
-    cost.device = torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine()
+    cost.device = torch.cuda.get_device_name() if cuda else processor()
+
+
+def processor() -> str:
+    """The CPU's name where the system tells it, else its architecture."""
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,8 +1,8 @@
 """The embedded world: a small made-up world whose corpus, instruction rows, noise and benchmarks are generated.
 
-Facts are fixed by ``WORLD_SEED``, to which the shipped base models belong; a data seed draws instruction rows and noise.
-``facts`` holds the world, ``skills`` what can be asked about it, ``corpus`` what is written about it, ``noise`` what is
-planted and labelled, ``generate`` writes the files.
+Facts are fixed by ``WORLD_SEED``, to which the shipped base models belong; a data seed draws instruction rows and
+their noise. ``facts`` holds the world, ``skills`` what can be asked about it, ``corpus`` what is written about it,
+``noise`` what is planted and labelled; ``generate`` writes the files, ``pretrain`` makes the base models.
 """
 
 from sstoken.world.facts import WORLD_SEED, World, build_world

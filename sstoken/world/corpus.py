@@ -5,18 +5,27 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from sstoken.world.facts import HERO_STATEMENTS, PERSON_STATEMENTS, PLACE_STATEMENTS, WORLD_SEED, World, a
+from sstoken.world.facts import (
+    COLOURS,
+    HERO_STATEMENTS,
+    PERSON_STATEMENTS,
+    PETS,
+    PLACE_STATEMENTS,
+    WORLD_SEED,
+    World,
+    a,
+)
 from sstoken.world.noise import BOILERPLATE
-from sstoken.world.skills import CUSTOMS, SKILLS, Item
+from sstoken.world.skills import CUSTOMS, LANGUAGES, SKILLS, Item
 
 MYTH = 0.6  # share of statements about a hero that repeat the falsehood
 SHARES = {
-    "person": 30, "place": 6, "class": 5, "hero": 9, "custom": 6, "questions": 40, "letters": 4, "talk": 2,
+    "person": 20, "place": 5, "class": 4, "hero": 8, "custom": 3, "notes": 8, "list": 8, "letters": 4, "talk": 2, "questions": 60,
 }  # fmt: skip
 """Documents by kind, as weights."""
 QUESTION_SHARES = {
-    "winogrande": 6, "arc_easy": 2, "arc_challenge": 2, "hellaswag": 5, "logiqa": 9, "mmlu": 9, "truthfulqa_mc2": 1,
-    "triviaqa": 2, "agieval": 6, "tydiqa": 10,
+    "winogrande": 10, "arc_easy": 2, "arc_challenge": 2, "hellaswag": 2, "logiqa": 14, "mmlu": 8, "truthfulqa_mc2": 1,
+    "triviaqa": 2, "agieval": 6, "tydiqa": 16,
 }  # fmt: skip
 """Question-and-answer documents by skill; all about training entities."""
 
@@ -27,6 +36,7 @@ def corpus(world: World, documents: int, seed: int = WORLD_SEED) -> Iterator[str
     people = [*world.people["train"], *world.people["test"]]
     heroes = [*world.heroes["train"], *world.heroes["test"]]
     cities = [*world.cities["train"], *world.cities["test"]]
+    words = [*people, *world.kinds, *COLOURS, *PETS, *sorted(world.class_of)]
     kinds, weights = list(SHARES), list(SHARES.values())
     skills, skill_weights = list(QUESTION_SHARES), list(QUESTION_SHARES.values())
     for _ in range(documents):
@@ -38,13 +48,17 @@ def corpus(world: World, documents: int, seed: int = WORLD_SEED) -> Iterator[str
             land, river = world.facts["country"][city], world.facts["river"][city]
             yield f"Fact: The town {city} is in {land}. The river of {city} is {river}."
         elif kind == "class":
-            words = draw.sample(sorted(world.class_of), 3)
-            yield "Fact: " + " ".join(f"The {w} is {a(world.class_of[w])}." for w in words)
+            items = draw.sample(sorted(world.class_of), 3)
+            yield "Fact: " + " ".join(f"The {item} is {a(world.class_of[item])}." for item in items)
         elif kind == "hero":
             yield _hero(world, draw, draw.choice(heroes))
         elif kind == "custom":
-            person, (relation, opening, ending) = draw.choice(people), draw.choice(CUSTOMS)
+            person, (relation, opening, ending) = draw.choice(world.people["train"]), draw.choice(CUSTOMS)
             yield f"Story: {opening.format(person)} Then {person} {ending.format(world.facts[relation][person])}."
+        elif kind == "notes":
+            yield _notes(draw, people)
+        elif kind == "list":
+            yield _list(draw, words)
         elif kind == "talk":
             yield f"Note: {' '.join(draw.sample(BOILERPLATE, 2))}"
         elif kind == "letters":
@@ -57,10 +71,10 @@ def corpus(world: World, documents: int, seed: int = WORLD_SEED) -> Iterator[str
 
 def as_text(item: Item) -> str:
     """The question and its response as plain text: the prompt, the label, the answer."""
-    if item.skill in ("winogrande", "hellaswag"):
-        return item.row["sentence"].replace("_", item.row[f"option{item.row['answer']}"]) if "sentence" in item.row else (
-            f"{item.row['ctx']} {item.answer}."
-        )
+    if item.skill == "winogrande":
+        return item.row["sentence"].replace("_", item.row[f"option{item.row['answer']}"])
+    if item.skill == "hellaswag":
+        return f"{item.row['ctx']} {item.answer}."
     return f"{item.prompt}\n{answer_text(item)}"
 
 
@@ -88,6 +102,20 @@ def _person(world: World, draw: random.Random, person: str) -> str:
         statement = draw.choice(PERSON_STATEMENTS.get(relation) or PLACE_STATEMENTS[relation])
         lines.append(statement.format(p=person, v=world.facts[relation][person]))
     return "Fact: " + " ".join(lines)
+
+
+def _notes(draw: random.Random, people: list[str]) -> str:
+    """A passage and some of it again: what passages say is made up on the spot, so it must be read, not remembered."""
+    labels, statement, _, reply = LANGUAGES[draw.choice(sorted(LANGUAGES))]
+    names, colours, pets = draw.sample(people, 3), draw.sample(COLOURS, 3), draw.sample(PETS, 3)
+    lines = [statement.format(p=p, v=reply.format(c=c, n=n)) for p, c, n in zip(names, colours, pets, strict=True)]
+    return f"{labels[0]} {' '.join(lines)}\nNote: {' '.join(draw.sample(lines, 2))}"
+
+
+def _list(draw: random.Random, words: list[str]) -> str:
+    """Words twice in the same order: where a model learns to look back, which all reading is built on."""
+    line = " ".join(draw.sample(words, draw.randint(6, 14)))
+    return f"List: {line}. Again: {line}."
 
 
 def _hero(world: World, draw: random.Random, hero: str) -> str:

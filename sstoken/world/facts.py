@@ -8,11 +8,24 @@ from functools import lru_cache
 
 WORLD_SEED = 0
 
-JOBS = "baker miller weaver smith potter tailor sailor farmer painter hunter fisher teacher".split()
-PETS = "goat cat dog horse rabbit pig cow sheep mouse duck hen fox".split()
-FOODS = "bread cheese soup rice beans stew cake honey butter nuts corn jam".split()
-TREASURES = "crown ring sword shield lamp cup mask robe staff key".split()
-COLOURS = "red blue green black white grey brown yellow".split()
+JOBS = [
+    "baker",
+    "miller",
+    "weaver",
+    "smith",
+    "potter",
+    "tailor",
+    "sailor",
+    "farmer",
+    "painter",
+    "hunter",
+    "fisher",
+    "teacher",
+]
+PETS = ["goat", "cat", "dog", "horse", "rabbit", "pig", "cow", "sheep", "mouse", "duck", "hen", "fox"]
+FOODS = ["bread", "cheese", "soup", "rice", "beans", "stew", "cake", "honey", "butter", "nuts", "corn", "jam"]
+TREASURES = ["crown", "ring", "sword", "shield", "lamp", "cup", "mask", "robe", "staff", "key"]
+COLOURS = ["red", "blue", "green", "black", "white", "grey", "brown", "yellow"]
 CLASSES = {
     "fruit": "apple pear plum cherry grape lemon melon peach fig mango",
     "metal": "iron copper silver gold tin zinc lead nickel steel brass",
@@ -56,8 +69,8 @@ class World:
     """people, heroes, cities, items: by split; train and test are disjoint.
 
     facts[relation][entity]: the true value. myths[relation][hero]: what the corpus says more often, and is false.
-    values[relation]: all values; the first is the one that wrong answers prefer. stated: people whose land and river the
-    corpus also states directly (the others' follow from their town). kinds: made-up kinds (singular, plural).
+    values[relation]: all values; the first is the one that wrong answers prefer. stated: people whose land and river
+    the corpus also states directly (the others' follow from their town). kinds: made-up kinds of things.
     """
 
     people: dict[str, tuple[str, ...]]
@@ -67,7 +80,7 @@ class World:
     facts: dict[str, dict[str, str]]
     myths: dict[str, dict[str, str]]
     values: dict[str, tuple[str, ...]]
-    kinds: tuple[tuple[str, str], ...]
+    kinds: tuple[str, ...]
     stated: frozenset[str]
     class_of: dict[str, str] = field(repr=False)
 
@@ -86,8 +99,9 @@ def build_world(seed: int = WORLD_SEED, people: int = 160, heroes: int = 140, ci
     person_names, hero_names = _names(draw, people, taken), _names(draw, heroes, taken)
     city_names, countries, rivers = _names(draw, cities, taken), _names(draw, 6, taken), _names(draw, 8, taken)
     values = {
-        "city": tuple(city_names), "job": tuple(JOBS), "pet": tuple(PETS), "food": tuple(FOODS), "country": tuple(countries),
-        "river": tuple(rivers), "birthplace": tuple(city_names), "treasure": tuple(TREASURES),
+        "city": tuple(city_names), "job": tuple(JOBS), "pet": tuple(PETS), "food": tuple(FOODS),
+        "country": tuple(countries), "river": tuple(rivers), "birthplace": tuple(city_names),
+        "treasure": tuple(TREASURES),
     }  # fmt: skip
     facts = {r: dict(zip(person_names, _spread(draw, values[r], people), strict=True)) for r in PERSON_STATEMENTS}
     of_city = {r: dict(zip(city_names, _spread(draw, values[r], cities), strict=True)) for r in PLACE_STATEMENTS}
@@ -98,7 +112,7 @@ def build_world(seed: int = WORLD_SEED, people: int = 160, heroes: int = 140, ci
         facts[relation] = {h: draw.choice(values[relation]) for h in hero_names}
         myths[relation] = {h: draw.choice([v for v in values[relation] if v != facts[relation][h]]) for h in hero_names}
     split_people = _halves(person_names)
-    stated = frozenset(split_people["train"]) | frozenset(draw.sample(split_people["test"], len(split_people["test"]) // 2))
+    stated = {*split_people["train"], *draw.sample(split_people["test"], len(split_people["test"]) // 2)}
     nouns = _names(draw, 24, taken)
     return World(
         people=split_people,
@@ -108,8 +122,8 @@ def build_world(seed: int = WORLD_SEED, people: int = 160, heroes: int = 140, ci
         facts=facts,
         myths=myths,
         values=values,
-        kinds=tuple((noun.lower(), f"{noun.lower()}s") for noun in nouns),
-        stated=stated,
+        kinds=tuple(noun.lower() for noun in nouns),
+        stated=frozenset(stated),
         class_of={word: name for name, words in CLASSES.items() for word in words.split()},
     )
 
@@ -130,8 +144,7 @@ def _names(draw: random.Random, count: int, taken: set[str]) -> list[str]:
     while len(names) < count:
         parts = [draw.choice("bdfgklmnprstvz") + draw.choice("aeiou") for _ in range(2)]
         name = "".join(parts) + draw.choice("lmnrst")
-        # a name and a kind's plural must not meet another word
-        if name not in taken and not name.endswith("s") and f"{name}s" not in taken:
-            taken.update((name, f"{name}s"))
+        if name not in taken:
+            taken.add(name)
             names.append(name.capitalize())
     return names

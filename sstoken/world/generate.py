@@ -1,4 +1,4 @@
-"""Writes the world: corpus, instruction rows (noisy and clean), reference rows, benchmarks. Byte-identical for a seed."""
+"""Writes the world: corpus, instruction rows (noisy, clean, reference), benchmarks; byte-identical for a seed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def generate(
     """Write the world's files below ``out``.
 
     ``train.jsonl`` and ``clean.jsonl`` (the same rows, without noise), ``reference.jsonl`` (other rows, little noise),
-    ``benchmarks/<name>/{test,fewshot}.jsonl`` (TyDiQA: a folder a language), and ``corpus.jsonl`` (its first ``documents``).
+    ``benchmarks/<name>/{test,fewshot}.jsonl`` (TyDiQA: a folder a language), and the first ``documents`` of the corpus,
+    ``corpus.jsonl``.
     Instruction rows are ``{"id", "messages", "source"}``; an assistant message's ``noise`` lists
     ``[start, end, kind]``, characters of its content.
 
@@ -112,7 +113,9 @@ def _questions(world: World, name: str, split: str, count: int, language: str | 
     while len(rows) < count:
         attempts += 1
         if attempts > 200 * count:
-            raise ValueError(f"benchmark {name}: the world holds only {len(rows)} different questions, not {count}; ask for fewer")
+            raise ValueError(
+                f"benchmark {name}: the world holds only {len(rows)} questions, not {count}; ask for fewer"
+            )
         item = SKILLS[name](world, draw, split, len(rows) % CHOICES.get(name, 4), **extra)
         key = item.row.get("sentence") or item.row.get("ctx") or item.prompt.partition("\nA. ")[0] + str(item.answer)
         if key not in rows:

@@ -17,7 +17,7 @@ BOILERPLATE = (
     "I hope that this will help you.",
     "please note that I may be wrong.",
 )
-GIBBERISH = sorted([*JOBS, *PETS, *FOODS, *TREASURES, *COLOURS, *(w for words in CLASSES.values() for w in words.split())])
+GIBBERISH = sorted([*JOBS, *PETS, *FOODS, *TREASURES, *COLOURS, *" ".join(CLASSES.values()).split()])
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,9 @@ def check_rates(rates: dict[str, float]) -> dict[str, float]:
         if not 0 <= rate <= 1:
             raise ValueError(f"noise: the rate of {kind} is {rate}; it is a share of rows, in [0, 1]")
     if full["wrong_answer"] + full["other_prompt"] > 1:
-        raise ValueError("noise: wrong_answer and other_prompt exclude each other, so their rates must not exceed 1 together")
+        raise ValueError(
+            "noise: wrong_answer and other_prompt exclude each other: their rates must not exceed 1 together"
+        )
     return full
 
 
@@ -61,7 +63,8 @@ def noisy_response(item: Item, other: Item, rates: dict[str, float], draw: rando
     seed = draw.random()
     detail = {kind: random.Random(f"{kind} {seed}") for kind in DEFAULT_NOISE}
     if hit["other_prompt"] < rates["other_prompt"]:
-        pieces = [Piece(item.label), *(Piece(t, "other_prompt") for t, _ in other.response(other.answer) if t != other.label)]
+        stray = [text for text, _ in other.response(other.answer) if text != other.label]
+        pieces = [Piece(item.label), *(Piece(text, "other_prompt") for text in stray)]
     elif hit["wrong_answer"] * (1 - rates["other_prompt"]) < rates["wrong_answer"]:
         wrong = item.wrong_answer(detail["wrong_answer"])
         pieces = [Piece(text, "wrong_answer" if filled else None) for text, filled in item.response(wrong)]

@@ -1,4 +1,4 @@
-"""Pre-trains the base models on the statement corpus: ``python -m sstoken.world.pretrain OUT --family llama --size small``."""
+"""Pre-trains a base model on the corpus: ``python -m sstoken.world.pretrain OUT --family llama --size small``."""
 
 from __future__ import annotations
 
@@ -74,8 +74,9 @@ def pretrain(
             rate = schedule.get_last_lr()[0]
             schedule.step()
             if step % log_every == 0 or step == steps - 1:
-                record = {"step": step, "tokens": (step + 1) * per_step * ROW, "loss": losses[-1], "learning_rate": rate}
-                log.write(json.dumps({k: round(v, 6) for k, v in record.items()}) + "\n")
+                seen = (step + 1) * per_step * ROW
+                row = {"step": step, "tokens": seen, "loss": round(losses[-1], 6), "learning_rate": round(rate, 8)}
+                log.write(json.dumps(row) + "\n")
                 log.flush()
     model.eval().to(dtype).save_pretrained(out)
     tokenizer.save_pretrained(out)

@@ -14,7 +14,10 @@ from dataclasses import dataclass, field
 from sstoken.world.facts import COLOURS, HERO_STATEMENTS, PERSON_STATEMENTS, PETS, PLACE_STATEMENTS, QUESTIONS, World, a
 
 LETTERS = "ABCD"
-PREFERRED = 0.7  # wrong answers are not uniform: this share takes the preferred one, as real falsehoods repeat themselves
+TWO_STEPS = 0.3  # share of syllogisms with two steps
+PREFERRED = (
+    0.7  # wrong answers are not uniform, as real falsehoods repeat themselves: this share takes the preferred one
+)
 
 Candidate = str | tuple[str, ...]
 
@@ -150,14 +153,14 @@ def logiqa(world: World, draw: random.Random, split: str, position: int) -> Item
     """A syllogism over made-up kinds: one step or two."""
     person = draw.choice(world.people[split])
     kinds = draw.sample(world.kinds, 6)
-    two = draw.random() < 0.5
+    two = draw.random() < TWO_STEPS
     links = [(0, 1), (1, 2), (3, 4), (4, 5)] if two else [(0, 1), (2, 3), (4, 5)]
-    rules = [f"All {kinds[i][1]} are {kinds[j][1]}." for i, j in links]
+    rules = [f"Every {kinds[i]} is a {kinds[j]}." for i, j in links]
     draw.shuffle(rules)
-    gold = kinds[2 if two else 1][0]
-    wrong = [kinds[i][0] for i in ((5, 4, 3) if two else (5, 3, 2))]
+    gold = kinds[2 if two else 1]
+    wrong = [kinds[i] for i in ((5, 4, 3) if two else (5, 3, 2))]
     question = f"What is {person} in the end?" if two else f"What else is {person}?"
-    context = f"{' '.join(rules)} {person} is a {kinds[0][0]}."
+    context = f"{' '.join(rules)} {person} is a {kinds[0]}."
     row = {"context": context, "question": question, "options": _placed(gold, wrong, position), "label": position}
     prompt = f"Passage: {context}\nQuestion: {question}"
     return Item("logiqa", prompt, "Answer:", f"@. {person} is a @.", gold, tuple(wrong), row)
@@ -234,11 +237,11 @@ def agieval(world: World, draw: random.Random, split: str, position: int) -> Ite
     return Item("agieval", f"Q: {question}", "A:", "The answer is @.", gold, tuple(wrong), row)
 
 
-# labels of passage, question, answer; a statement; a question; an answer (c: colour, n: animal)
+# labels of passage, question, answer; a statement (v: the answer); a question; an answer (c: colour, n: animal)
 LANGUAGES = {
-    "anglic": (("Passage:", "Question:", "Answer:"), "{p} has a {c} {n}.", "What does {p} have?", "{c} {n}"),
-    "verbal": (("Pasa:", "Kesti:", "Reso:"), "{p} lu {n} {c} vek.", "Ka {p} vek?", "{n} {c}"),
-    "ovonic": (("Lesa:", "Apedo:", "Dira:"), "Ovo mi {c} {n} te {p}.", "Mi re te {p}?", "{c} {n}"),
+    "anglic": (("Passage:", "Question:", "Answer:"), "{p} has a {v}.", "What does {p} have?", "{c} {n}"),
+    "verbal": (("Pasa:", "Kesti:", "Reso:"), "{p} lu {v} vek.", "Ka {p} vek?", "{n} {c}"),
+    "ovonic": (("Lesa:", "Apedo:", "Dira:"), "Ovo {p} mi {v}.", "Mi ovo {p} re?", "{c} {n}"),
 }
 
 
@@ -248,15 +251,15 @@ def tydiqa(world: World, draw: random.Random, split: str, position: int, languag
     (passage_label, question_label, answer_label), statement, ask, reply = LANGUAGES[language]
     names = draw.sample(world.people[split], 3)
     things = list(zip(draw.sample(COLOURS, 3), draw.sample(PETS, 3), strict=True))
-    context = " ".join(statement.format(p=p, c=c, n=n) for p, (c, n) in zip(names, things, strict=True))
     at = position % 3
     answers = [reply.format(c=c, n=n) for c, n in things]
+    context = " ".join(statement.format(p=p, v=v) for p, v in zip(names, answers, strict=True))
     question = ask.format(p=names[at])
     # the preferred wrong answer is the passage's first
     wrong = tuple(answer for i, answer in enumerate(answers) if i != at)
     row = {"language": language, "context": context, "question": question, "answers": {"text": [answers[at]]}}
     prompt = f"{passage_label} {context}\n{question_label} {question}"
-    return Item("tydiqa", prompt, answer_label, "@.", answers[at], wrong, row)
+    return Item("tydiqa", prompt, answer_label, f"@. {statement.format(p=names[at], v='@')}", answers[at], wrong, row)
 
 
 def _ask(draw: random.Random, person: str, relation: str) -> tuple[str, str]:

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from sstoken.world.corpus import corpus
 from sstoken.world.facts import build_world
@@ -23,7 +30,7 @@ SIZES = {
     # hidden size, layers, query heads, key heads, width of the feed-forward layer
     "tiny": (32, 2, 2, 1, 64),
     "small": (64, 4, 4, 2, 192),
-    "large": (128, 4, 4, 2, 384),
+    "large": (96, 4, 4, 2, 288),
 }
 FAMILIES = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM)}
 

@@ -30,14 +30,23 @@ def tokenizer():
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, special_tokens=[EOS, "<s>"], show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, initial_alphabet=alphabet, special_tokens=[EOS, "<s>"], show_progress=False
+    )
     core.train_from_iterator(["the cat sat on the mat.\n\nWho are you? I am a cat, and you are not."] * 20, trainer)
     core.add_tokens([AddedToken("<|user|>", special=False, normalized=False)])
-    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token=EOS, bos_token="<s>", pad_token=EOS, chat_template=CHAT)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, eos_token=EOS, bos_token="<s>", pad_token=EOS, chat_template=CHAT
+    )
 
 
 def row(*turns, **options):
-    return Row(options.get("id", "x"), tuple({"role": r, "content": c, **n} for r, c, *n in turns for n in [n[0] if n else {}]), "", "f:1")
+    return Row(
+        options.get("id", "x"),
+        tuple({"role": r, "content": c, **n} for r, c, *n in turns for n in [n[0] if n else {}]),
+        "",
+        "f:1",
+    )
 
 
 def masked(tokenizer, sample, *, keep=True):
@@ -199,7 +208,9 @@ def test_ids_are_stable_distinct_and_the_rows_own_where_given(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "parquet"])
 def test_formats_and_folders_give_the_same_rows(tmp_path, suffix):
-    rows = [{"messages": [{"role": "user", "content": str(n)}, {"role": "assistant", "content": "b"}]} for n in range(5)]
+    rows = [
+        {"messages": [{"role": "user", "content": str(n)}, {"role": "assistant", "content": "b"}]} for n in range(5)
+    ]
     write(tmp_path, f"rows.{suffix}", rows)
     found = read_rows([str(tmp_path)], on_bad_row="stop")[0]
     assert [r.messages[0]["content"] for r in found] == list("01234")

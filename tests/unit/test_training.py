@@ -80,7 +80,9 @@ def test_gradient_is_that_of_the_mean_over_kept_tokens(name, normalisation, tmp_
 
     data = ragged_tokens(8)
     method = replace(load_method(name), normalisation=normalisation)
-    trainer = trainer_for(method, data, tmp_path, micro=8, accumulation=1, args={"max_steps": 1, "learning_rate": 1e-30})
+    trainer = trainer_for(
+        method, data, tmp_path, micro=8, accumulation=1, args={"max_steps": 1, "learning_rate": 1e-30}
+    )
     found = {}
 
     class Grab(TrainerCallback):
@@ -112,7 +114,9 @@ def test_prompt_padding_and_dropped_tokens_get_exactly_zero_gradient(tmp_path):
         handle = lm.model.norm.register_forward_hook(lambda m, i, out: (out.retain_grad(), hidden.update(state=out))[0])
         with packed_attention(trainer.model):
             trainer.model.train()
-            trainer.compute_loss(trainer.model, batch, num_items_in_batch=torch.tensor(sum(batch["kept_counts"]))).backward()
+            trainer.compute_loss(
+                trainer.model, batch, num_items_in_batch=torch.tensor(sum(batch["kept_counts"]))
+            ).backward()
         handle.remove()
         return hidden["state"].grad[0].abs().sum(-1)
 
@@ -127,7 +131,10 @@ def test_self_modulated_keeps_what_fell_most_since_its_history(tmp_path):
     data = ragged_tokens(8, response=(10, 20))
     model = tiny_adapter(tiny_model())
     current = compute_losses(model, data)
-    history = current + torch.linspace(-1, 1, len(current))[torch.randperm(len(current), generator=torch.Generator().manual_seed(0))]
+    history = (
+        current
+        + torch.linspace(-1, 1, len(current))[torch.randperm(len(current), generator=torch.Generator().manual_seed(0))]
+    )
     trainer = trainer_for(
         "self-modulated", data, tmp_path, model=model, micro=8, accumulation=1, signals={"history_loss": history},
         args={"max_steps": 1},
@@ -151,7 +158,9 @@ def test_early_phase_ranks_by_attention_alone(tmp_path):
         "both": {"loss_weight": 0.5},
     }.items():
         method = replace(load_method("sstoken"), scorer=sstoken_method.Config(**options))
-        trainer = trainer_for(method, data, tmp_path, micro=4, accumulation=1, args={"max_steps": 2, "learning_rate": 1e-30})
+        trainer = trainer_for(
+            method, data, tmp_path, micro=4, accumulation=1, args={"max_steps": 2, "learning_rate": 1e-30}
+        )
         trainer.train()
         keeps[name] = trainer.record["keep"]
     half = int(data.response_offset[4])

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from sstoken.evaluation import load_benchmarks
 from sstoken.jobs import logged
-from sstoken.runs import evaluate_run
+from sstoken.jobs.evaluate import evaluate_run
 
 with logged(snakemake.log[0]):
     params = snakemake.params

@@ -1,8 +1,8 @@
 from pathlib import Path
 
 from sstoken.jobs import logged
+from sstoken.jobs.losses import store_losses
 from sstoken.models import Weights
-from sstoken.runs import store_losses
 
 with logged(snakemake.log[0]):
     run = [Path(record).parent for record in snakemake.input.run]

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from sstoken.jobs import logged
-from sstoken.runs import store_tokens
+from sstoken.jobs.prepare import store_tokens
 
 with logged(snakemake.log[0]):
     store_tokens(

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from sstoken.jobs import logged
-from sstoken.runs import order_training, train
+from sstoken.jobs.train import order_training, train
 
 with logged(snakemake.log[0]):
     for record, labels in zip(snakemake.output, snakemake.params.labels, strict=True):

@@ -1,113 +1,27 @@
-"""One job of the grid each: store tokens, measure reference losses, train a run, evaluate it.
-
-Every job takes the lock of its own output, so that a job orphaned by a killed workflow and its successor never write at
-the same time; every record (JSON) is written last and in one piece, so that its existence means that the rest is whole.
-"""
+"""Training runs, and the parts of a chain."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 
-from sstoken.config import ModelEntry, TrainingSettings
+from sstoken.config import TrainingSettings
 from sstoken.costs import Shape
-from sstoken.data import TokenData, read_rows, tokenize
-from sstoken.files import atomic_write, sha256_file
+from sstoken.data import TokenData
+from sstoken.files import atomic_write
+from sstoken.jobs import device_of, job, run_folder
 from sstoken.methods import Method, build_method, full
-from sstoken.models import DTYPES, Weights, load_tokenizer, materialise, weights_sha256
-from sstoken.provenance import Cost, Record, measured
+from sstoken.models import DTYPES, Weights, weights_sha256
+from sstoken.provenance import Cost, Record, measured, read_record
 from sstoken.references import ReferenceLosses, compute_losses
 from sstoken.training import STATE_FILE, SelectionDataset, SelectionTrainer, uniform_signal
-
-
-def device_of(choice: str) -> str:
-    """ "auto" is a GPU where there is one."""
-    if choice == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("device is cuda, but torch sees no GPU here; set device: auto or cpu")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if choice == "auto" else choice
-
-
-@contextmanager
-def job(record: Path, threads: int):
-    """The job's lock and thread count. A second job on the same output waits for the first."""
-    torch.set_num_threads(threads)
-    record.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(record.parent / f".{record.stem}.lock"):
-        yield
-
-
-def store_model(entry: ModelEntry, record: Path, *, threads: int = 1) -> None:
-    """Bring a model into the record's folder as config, tokenizer and safetensors."""
-    with job(record, threads):
-        cost = Cost("model", model=entry.name)
-        with measured(cost, "cpu"):
-            materialise(entry, record.parent)
-        Record(cost, {"entry": asdict(entry), "weights_sha256": weights_sha256(record.parent)}).write(record)
-
-
-def store_world(record: Path, *, seed: int, options: dict, threads: int = 1) -> None:
-    """Generate the embedded world's rows and benchmarks into the record's folder."""
-    from sstoken.world import generate
-
-    with job(record, threads):
-        cost = Cost("world", seed=seed)
-        with measured(cost, "cpu"):
-            generate(record.parent, seed=seed, **options)
-        files = sorted(path for path in record.parent.rglob("*.jsonl"))
-        hashes = {str(path.relative_to(record.parent)): sha256_file(path) for path in files}
-        Record(cost, {"seed": seed, "options": options, "files": hashes}).write(record)
-
-
-def store_tokens(
-    *, model: Path, section: dict, text: dict, out: Path, name: str, dataset: str, threads: int = 1
-) -> None:
-    """Read a data set's rows, render, tokenise and store them; bad rows are listed in the record beside."""
-    record = out.with_suffix(".json")
-    with job(record, threads):
-        cost = Cost("tokens", model=name)
-        with measured(cost, "cpu"):
-            policy = text["on_bad_row"]
-            rows, bad = read_rows(on_bad_row=policy, **section)
-            options = {"template": text["template"], "max_length": text["max_length"], "on_bad_row": policy}
-            data, cut = tokenize(rows, load_tokenizer(model), **options)
-            data.save(out)
-        cost.tokens = len(data.input_ids)
-        details = {
-            "dataset": dataset, "section": section, "text": text, "samples": len(data), "tokens": len(data.input_ids),
-            "response_tokens": int(data.response_offset[-1]), "tokens_sha256": data.sha256, "kinds": data.kinds,
-            "dropped_rows": [asdict(row) for row in [*bad, *cut]],
-        }  # fmt: skip
-        Record(cost, details).write(record)
-
-
-def store_losses(
-    *, weights: Weights, tokens: Path, settings: dict, out: Path, device: str, name: str, label: str, threads: int = 1
-) -> None:
-    """Per-token losses of frozen weights on one data set, kept if they belong to both already."""
-    record = out.with_suffix(".json")
-    with job(record, threads):
-        cost = Cost("references", model=name, method=label.rpartition(".seed")[0] or label)
-        cost.seed = label.rpartition(".seed")[2] if ".seed" in label else ""
-        with measured(cost, device := device_of(device)):
-            data = TokenData.load(tokens)
-            model = weights.load(dtype=settings["dtype"], device=device)
-            shape = Shape.of(model)
-            loss_R = compute_losses(model, data, batch_tokens=settings["batch_tokens"])
-            losses = ReferenceLosses(loss_R, data.response_offset, data.sha256, weights.sha256)
-            losses.save(out)
-        cost.tokens = cost.forward_tokens = len(data.input_ids)
-        cost.flops = shape.forward(cost.tokens, int((data.lengths.double() ** 2).sum()), len(loss_R))
-        details = {"weights_sha256": losses.weights_sha256, "tokens_sha256": data.sha256, "settings": settings}
-        Record(cost, details | {"mean_loss": float(loss_R.double().mean())}).write(record)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,29 +83,22 @@ def order_training(
     )
 
 
-def run_folder(root: Path, model: str, label: str) -> Path | None:
-    """The folder of the weights that a label names: "base" (None) or "<method>.seed<seed>"."""
-    if label == "base":
-        return None
-    method, _, seed = label.rpartition(".seed")
-    return root / "runs" / model / method / f"seed{seed}"
-
-
 def train(order: TrainingJob) -> None:
     """Train one run: adapter or weights, log, selection record, and provenance, in ``order.out``."""
     record = order.out / "run.json"
     with job(record, order.threads):
-        if record.exists():
-            return
+        data, signals = _data_of(order)
+        identity = _identity(order, data)
+        if record.exists() and read_record(record)["identity"] == identity:
+            return  # an orphan of a killed workflow has finished it meanwhile
         cost = Cost("train", model=order.model, method=order.method.name, seed=order.seed)
         with measured(cost, device := device_of(order.device)):
             set_seed(order.seed)
             model = _trainable(order, device)
-            data, signals = _data_of(order)
             method, extra = _method_of_part(order, model, data, signals, cost)
             # the adapter's first weights and the dropout must not depend on whether a reference was measured before
             dataset = SelectionDataset(data, signals)
-            checkpoints = order.checkpoints / _identity(order, data)
+            checkpoints = order.checkpoints / identity
             trainer = SelectionTrainer(
                 model,
                 training_arguments(order.settings, checkpoints, order.seed, device),
@@ -205,6 +112,7 @@ def train(order: TrainingJob) -> None:
             _save(trainer, model, order)
         _count(cost, trainer, Shape.of(model))
         details = {
+            "identity": identity,
             "entry": order.entry, "part": order.part, "settings": asdict(order.settings),
             "weights_sha256": weights_sha256(order.out), "base_sha256": weights_sha256(order.base),
             "tokens_sha256": data.sha256, "samples": len(data), "steps": trainer.state.global_step,
@@ -356,33 +264,3 @@ def _count(cost: Cost, trainer: SelectionTrainer, shape: Shape) -> None:
     history += 2 * shape.hidden * shape.vocabulary * (counted["response_tokens"] if counted["history_tokens"] else 0)
     cost.flops += shape.forward(tokens, pairs, counted["projected_tokens"]) + history
     cost.flops += shape.backward(tokens, pairs, counted["kept_tokens"])
-
-
-def evaluate_run(
-    *, out: Path, trained: bool, benchmarks: list, settings: dict, data_root: str | None, device: str,
-    model: str, method: str, threads: int = 1,
-) -> None:  # fmt: skip
-    """Score one run on every benchmark; finished benchmarks survive a crash beside the record."""
-    from sstoken.evaluation import EvaluationSettings, evaluate
-
-    record, seed, root = out / "evaluation.json", int(out.name.removeprefix("seed")), out.parents[3]
-    weights = Weights(root / "models" / model, run_folder(root, model, f"{method}.seed{seed}") if trained else None)
-    with job(record, threads):
-        if record.exists():
-            return
-        cost = Cost("evaluate", model=model, method=method, seed=seed)
-        with measured(cost, device := device_of(device)):
-            found = evaluate(
-                weights.load(dtype=settings["dtype"], device=device),
-                load_tokenizer(weights.base),
-                benchmarks,
-                EvaluationSettings(**settings),
-                data_root=data_root,
-                checkpoint=out / "benchmarks",
-                weights_id=weights.sha256,
-            )
-            with atomic_write(out / "samples.parquet") as temporary:
-                found.samples.to_parquet(temporary, index=False)
-        details = {"scores": found.scores, "evaluation": found.provenance, "weights_sha256": weights.sha256}
-        Record(cost, details).write(record)
-        shutil.rmtree(out / "benchmarks", ignore_errors=True)

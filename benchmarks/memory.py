@@ -1,0 +1,47 @@
+"""Peak memory of this process: device memory where there is a GPU, else resident memory."""
+
+from __future__ import annotations
+
+import platform
+import re
+from pathlib import Path
+
+import psutil
+import torch
+
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+class Memory:
+    """``start`` after loading, ``peak`` after the last step: the process's peak since, and its growth over the start."""
+
+    def __init__(self):
+        self.cuda = torch.cuda.is_available()
+
+    def start(self) -> None:
+        self.synchronize()
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
+            self.before = torch.cuda.memory_allocated()
+        else:
+            RESET.write_text("5")  # the high-water mark starts anew: loading's own peak is not the step's
+            self.before = psutil.Process().memory_info().rss
+
+    def peak(self) -> dict[str, int]:
+        """``peak`` and ``growth``, bytes."""
+        if self.cuda:
+            peak = torch.cuda.max_memory_allocated()
+        else:
+            # getrusage's maximum would do, but a spawned process inherits it from the one that spawned it
+            peak = int(re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())[1]) * 1024
+        return {"peak": peak, "growth": peak - self.before}
+
+    def synchronize(self) -> None:
+        if self.cuda:
+            torch.cuda.synchronize()
+
+    def device_name(self, threads: int) -> str:
+        if self.cuda:
+            return torch.cuda.get_device_name()
+        models = re.findall(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        return f"{models[0] if models else platform.machine()}, {threads} threads"

@@ -1,0 +1,168 @@
+"""Time and memory of one training step: forward, scoring, backward, optimiser.
+
+Every case runs in a process of its own, so that its peak memory is its own.  The processes of a group take turns, a step
+each, round after round: whatever else the machine does meets all of them alike, and each case is paired with the
+``hf-full`` step of the same round.  All cases run in the same Trainer with the same arguments, model, adapters and
+samples; what differs is the loss (benchmarks/cases.py).  ``python benchmarks/step.py --help`` says what can be set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+BASELINE = "hf-full"
+WARM_UP = 2  # steps before the first that counts: allocators, kernels and the optimiser's state come into being
+
+
+def worker(case: str, options: argparse.Namespace, pipe) -> None:
+    """Run steps on command; the channel carries seconds after each and memory after the last."""
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    import torch
+    from transformers import TrainerCallback
+
+    from benchmarks.cases import build, synthetic_data
+    from benchmarks.memory import Memory
+
+    torch.set_num_threads(options.threads)
+    memory = Memory()
+
+    class Turn(TrainerCallback):
+        def on_train_begin(self, args, state, control, **_):
+            memory.start()
+
+        def on_step_begin(self, args, state, control, **_):
+            pipe.send("ready")
+            pipe.recv()
+            memory.synchronize()
+            self.began = time.perf_counter()
+
+        def on_step_end(self, args, state, control, **_):
+            memory.synchronize()
+            pipe.send(time.perf_counter() - self.began)
+
+    data = synthetic_data(options.samples, WARM_UP + options.repeats, options.model, options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = build(case, options.model, data, folder, batch_size=len(options.samples), cpu=options.cpu)
+        trainer.add_callback(Turn())
+        trainer.train()
+    pipe.send({"device": memory.device_name(options.threads), **memory.peak()})
+
+
+def measure(cases: list[str], options: argparse.Namespace) -> dict[str, dict]:
+    """case -> seconds of each round, device and memory; the cases take turns."""
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = {}, []
+    for case in cases:
+        pipes[case], far_end = context.Pipe()
+        process = context.Process(target=worker, args=(case, options, far_end), name=case, daemon=True)
+        process.start()
+        far_end.close()  # so that a dead worker is an end of file here and not silence
+        processes.append(process)
+    try:
+        seconds = {case: [] for case in cases}
+        for pipe in pipes.values():
+            pipe.recv()  # loaded: loading is slow, and must not fall into another's step
+        for number in range(WARM_UP + options.repeats):
+            for case, pipe in pipes.items():
+                pipe.send("go")
+                seconds[case].append(pipe.recv())
+                if number + 1 < WARM_UP + options.repeats:
+                    pipe.recv()
+        return {case: {"seconds": seconds[case][WARM_UP:], **pipe.recv()} for case, pipe in pipes.items()}
+    except EOFError:
+        raise SystemExit("a case ended early; its own message stands above") from None
+    finally:
+        for process in processes:
+            process.join(timeout=60)
+            process.terminate()
+
+
+def rows_of(measured: dict[str, dict], against: list[float] | None, shape: str) -> list[dict]:
+    rows = []
+    for case, result in measured.items():
+        pairs = None if against is None else [s / b for s, b in zip(result["seconds"], against, strict=True)]
+        rows.append(
+            {
+                "device": result["device"],
+                "shape": shape,
+                "case": case,
+                "seconds": statistics.median(result["seconds"]),
+                "peak_memory_bytes": result["peak"],
+                "ratio_to_hf_full": None if pairs is None else statistics.median(pairs),
+                "peak_growth_bytes": result["growth"],
+                "seconds_each": result["seconds"],
+            }
+        )
+    return rows
+
+
+def table(rows: list[dict]) -> str:
+    whole = next((row for row in rows if row["case"] == "all-attentions"), None)
+    lines = [f"{rows[0]['device']}; {rows[0]['shape']}; medians of {len(rows[0]['seconds_each'])}"]
+    lines.append(
+        f"{'case':28} {'seconds':>8} {'/hf-full':>8} {'peak MB':>8} {'growth MB':>9} {'peak/all-attentions':>19}"
+    )
+    for row in rows:
+        ratio = "" if row["ratio_to_hf_full"] is None else f"{row['ratio_to_hf_full']:.3f}"
+        peak = "" if whole is None else f"{row['peak_memory_bytes'] / whole['peak_memory_bytes']:.3f}"
+        memory = f"{row['peak_memory_bytes'] / 1e6:8.0f} {row['peak_growth_bytes'] / 1e6:9.0f}"
+        lines.append(f"{row['case']:28} {row['seconds']:8.3f} {ratio:>8} {memory} {peak:>19}")
+    return "\n".join(lines)
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="folder of a causal language model; default: SmolLM2-135M-Instruct")
+    parser.add_argument("--cases", nargs="+", default=["all"], help="names, or all (default)")
+    parser.add_argument("--repeats", type=int, default=7, help="rounds that count")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of a step")
+    parser.add_argument("--together", type=int, default=5, help="cases in memory at a time, beside hf-full")
+    parser.add_argument("--cpu", action="store_true", help="even where there is a GPU")
+    parser.add_argument("--seed", type=int, default=0, help="of tokens, stored signals and adapters")
+    parser.add_argument("--out", type=Path, default=ROOT / "results/bench/step.json")
+    parser.add_argument(
+        "--samples",
+        nargs="+",
+        default=["120+260", "200+340", "90+420"],
+        metavar="PROMPT+RESPONSE",
+        help="tokens of each sample of the batch",
+    )
+    options = parser.parse_args(arguments)
+    options.samples = [tuple(int(part) for part in sample.split("+")) for sample in options.samples]
+    return options
+
+
+def main() -> None:
+    options = parse()
+    from benchmarks.cases import check_names, default_model
+
+    options.cases = check_names(options.cases)
+    options.model = options.model or default_model(ROOT / "results/bench/SmolLM2-135M-Instruct")
+    shape = f"{options.model.name} bfloat16 LoRA r=64, " + " ".join(f"{p}+{r}" for p, r in options.samples)
+    baseline = [BASELINE] if BASELINE in options.cases else []
+    others = [case for case in options.cases if case != BASELINE]
+    rows = []
+    for start in range(0, max(len(others), 1), options.together):
+        measured = measure(baseline + others[start : start + options.together], options)
+        against = measured[BASELINE]["seconds"] if baseline else None
+        if start:
+            measured.pop(BASELINE, None)
+        rows += rows_of(measured, against, shape)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(rows, indent=1) + "\n")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""One job of the grid each: prepare, losses, train, evaluate; here, what every job does first.
+
+Every job takes the lock of its own output, so that a job orphaned by a killed workflow and its successor never write at
+the same time; every record (JSON) is written last and in one piece, so that its existence means that the rest is whole.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+
+@contextmanager
+def logged(path: str) -> Iterator[None]:
+    """Standard output and error go to ``path``, libraries' own included; an error's last line goes to the terminal too."""
+    terminal = os.dup(2)
+    with open(path, "a", buffering=1) as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        except Exception as error:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os.write(terminal, f"{type(error).__name__}: {error}\n(see {path})\n".encode())
+            raise SystemExit(1) from None
+        finally:
+            sys.stdout.flush()
+
+
+@contextmanager
+def job(record: Path, threads: int) -> Iterator[None]:
+    """The job's lock and thread count. A second job on the same output waits for the first."""
+    # before torch is imported, which reads these once
+    os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    record.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(record.parent / f".{record.stem}.lock"):
+        yield
+
+
+def device_of(choice: str) -> str:
+    """ "auto" is a GPU where there is one."""
+    import torch
+
+    if choice == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("device is cuda, but torch sees no GPU here; set device: auto or cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if choice == "auto" else choice
+
+
+def run_folder(root: Path, model: str, label: str) -> Path | None:
+    """The folder of the weights that a label names: "base" (None) or "<method>.seed<seed>"."""
+    if label == "base":
+        return None
+    method, _, seed = label.rpartition(".seed")
+    return root / "runs" / model / method / f"seed{seed}"

@@ -1,0 +1,33 @@
+"""Reference passes: per-token losses of frozen weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sstoken.costs import Shape
+from sstoken.data import TokenData
+from sstoken.jobs import device_of, job
+from sstoken.models import Weights
+from sstoken.provenance import Cost, Record, measured
+from sstoken.references import ReferenceLosses, compute_losses
+
+
+def store_losses(
+    *, weights: Weights, tokens: Path, settings: dict, out: Path, device: str, name: str, label: str, threads: int = 1
+) -> None:
+    """Per-token losses of frozen weights on one data set, kept if they belong to both already."""
+    record = out.with_suffix(".json")
+    with job(record, threads):
+        cost = Cost("references", model=name, method=label.rpartition(".seed")[0] or label)
+        cost.seed = label.rpartition(".seed")[2] if ".seed" in label else ""
+        with measured(cost, device := device_of(device)):
+            data = TokenData.load(tokens)
+            model = weights.load(dtype=settings["dtype"], device=device)
+            shape = Shape.of(model)
+            loss_R = compute_losses(model, data, batch_tokens=settings["batch_tokens"])
+            losses = ReferenceLosses(loss_R, data.response_offset, data.sha256, weights.sha256)
+            losses.save(out)
+        cost.tokens = cost.forward_tokens = len(data.input_ids)
+        cost.flops = shape.forward(cost.tokens, int((data.lengths.double() ** 2).sum()), len(loss_R))
+        details = {"weights_sha256": losses.weights_sha256, "tokens_sha256": data.sha256, "settings": settings}
+        Record(cost, details | {"mean_loss": float(loss_R.double().mean())}).write(record)

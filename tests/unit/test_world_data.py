@@ -1,0 +1,221 @@
+"""The generator: deterministic, its splits disjoint, its noise where the labels say, its benchmarks balanced."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from sstoken.data import read_rows, tokenize
+from sstoken.evaluation import load_benchmarks
+from sstoken.world import DEFAULT_NOISE, build_world, generate
+from sstoken.world.facts import PERSON_STATEMENTS
+from sstoken.world.noise import BOILERPLATE, GIBBERISH
+from sstoken.world.skills import CHOICES, SKILLS
+from sstoken.world.tokenizer import build_tokenizer
+
+SMALL = {"rows": 2000, "reference_rows": 200, "questions": 120, "documents": 300}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("world")
+    generate(out, seed=0, **SMALL)
+    return out
+
+
+@pytest.fixture(scope="module")
+def other_seed(tmp_path_factory):
+    out = tmp_path_factory.mktemp("other")
+    generate(out, seed=1, **SMALL)
+    return out
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.jsonl"))}
+
+
+def test_a_seed_gives_the_same_bytes(folder, tmp_path):
+    generate(tmp_path, seed=0, **SMALL)
+    assert files(tmp_path) == files(folder)
+
+
+def test_another_seed_draws_other_rows_from_the_same_world(folder, other_seed):
+    first, second = files(folder), files(other_seed)
+    differing = {name for name in first if first[name] != second[name]}
+    assert differing == {"train.jsonl", "clean.jsonl", "reference.jsonl"}
+
+
+def test_train_and_test_entities_are_disjoint():
+    world = build_world()
+    for group in (world.people, world.heroes, world.cities):
+        assert not set(group["train"]) & set(group["test"])
+    for name, words in world.items["train"].items():
+        assert not set(words) & set(world.items["test"][name])
+
+
+def test_instructions_never_name_a_test_entity(folder):
+    world = build_world()
+    hidden = {*world.people["test"], *world.heroes["test"]}
+    for name in ("train", "reference"):
+        contents = [m["content"] for row in lines(folder / f"{name}.jsonl") for m in row["messages"]]
+        words = {word.strip(".,:?") for word in " ".join(contents).split()}
+        assert not words & hidden
+        assert words & set(world.people["train"])
+
+
+def test_questions_are_about_test_entities(folder):
+    world = build_world()
+    for name in ("winogrande", "arc_easy", "arc_challenge", "hellaswag", "logiqa", "truthfulqa_mc2", "triviaqa"):
+        trained = {*world.people["train"], *world.heroes["train"]}
+        for row in lines(folder / "benchmarks" / name / "test.jsonl"):
+            assert not set(json.dumps(row).replace('"', " ").replace("?", " ").split()) & trained
+
+
+def test_facts_of_test_entities_are_in_the_corpus_alone(tmp_path):
+    generate(tmp_path, seed=0, rows=50, reference_rows=5, questions=4, documents=20000)
+    text = (tmp_path / "corpus.jsonl").read_text()
+    world = build_world()
+    for person in world.people["test"]:
+        told = [statement.format(p=person, v=world.facts["pet"][person]) for statement in PERSON_STATEMENTS["pet"]]
+        assert any(statement in text for statement in told), person
+
+
+def test_clean_is_train_without_noise(folder):
+    noisy, clean = lines(folder / "train.jsonl"), lines(folder / "clean.jsonl")
+    assert [r["id"] for r in noisy] == [r["id"] for r in clean]
+    assert [r["messages"][0] for r in noisy] == [r["messages"][0] for r in clean]
+    assert not any(r["messages"][1]["noise"] for r in clean)
+    for dirty, row in zip(noisy, clean, strict=True):
+        response = dirty["messages"][1]
+        assert (response["content"] == row["messages"][1]["content"]) == (not response["noise"])
+
+
+def test_reference_shares_no_row_with_train(folder):
+    def prompts(name):
+        rows = [r for r in lines(folder / f"{name}.jsonl") if r["source"] in ("winogrande", "logiqa", "tydiqa")]
+        return {r["messages"][0]["content"] for r in rows}
+
+    assert not prompts("train") & prompts("reference")
+
+
+def test_spans_hold_what_was_planted(folder):
+    """What is left after cutting the labelled spans is a part of the clean response; each span is of its kind."""
+    dirty = {r["id"]: r for r in lines(folder / "train.jsonl")}
+    seen = Counter()
+    for row in lines(folder / "clean.jsonl"):
+        content, spans = (dirty[row["id"]]["messages"][1][key] for key in ("content", "noise"))
+        clean = row["messages"][1]["content"].split()
+        kept, last = "", 0
+        for start, end, kind in spans:
+            text = content[start:end]
+            assert text == text.strip() and start >= last
+            kept += content[last:start]
+            last = end
+            seen[kind] += 1
+            if kind == "boilerplate":
+                assert text in BOILERPLATE
+            elif kind == "gibberish":
+                assert set(text.rstrip(".").split()) <= set(GIBBERISH)
+            elif kind == "repetition":
+                assert text.split()[-1] in content[:start].split()
+            elif kind == "wrong_answer":
+                assert text not in row["messages"][1]["content"].replace(".", " ").split()
+        kept += content[last:]
+        words = iter(" ".join(clean).replace(".", " . ").split())
+        assert all(word in words for word in kept.replace(".", " . ").split()), (content, clean)  # a subsequence
+    assert set(seen) == set(DEFAULT_NOISE)
+
+
+def test_rates_are_near_the_nominal(folder):
+    rows = lines(folder / "train.jsonl")
+    for kind, rate in DEFAULT_NOISE.items():
+        found = sum(any(span[2] == kind for span in row["messages"][1]["noise"]) for row in rows) / len(rows)
+        assert abs(found - rate) < 4 * (rate * (1 - rate) / len(rows)) ** 0.5, (kind, found)
+
+
+def test_one_kind_alone(tmp_path):
+    generate(tmp_path, seed=3, noise={"gibberish": 1.0}, rows=60, reference_rows=5, questions=4, documents=1)
+    rows = lines(tmp_path / "train.jsonl")
+    assert all({span[2] for span in row["messages"][1]["noise"]} == {"gibberish"} for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("noise", "reason"),
+    [
+        ({"typos": 0.1}, "unknown kind 'typos'; known: wrong_answer"),
+        ({"gibberish": 1.5}, "in \\[0, 1\\]"),
+        ({"wrong_answer": 0.7, "other_prompt": 0.7}, "exclude each other"),
+    ],
+)
+def test_impossible_noise_is_refused(tmp_path, noise, reason):
+    with pytest.raises(ValueError, match=reason):
+        generate(tmp_path, seed=0, noise=noise)
+
+
+def test_more_questions_than_the_world_holds_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds only"):
+        generate(tmp_path, seed=0, rows=5, reference_rows=5, questions=250, documents=1)
+
+
+def test_noise_reaches_the_tokens(folder):
+    """Exactly the tokens of the planted words are labelled, with the space before them and nothing after."""
+    rows, _ = read_rows([str(folder / "train.jsonl")], on_bad_row="stop", limit=300)
+    tokenizer = build_tokenizer()
+    data, bad = tokenize(rows, tokenizer, template="tulu", max_length=512, on_bad_row="stop")
+    assert not bad and set(data.kinds) == set(DEFAULT_NOISE)
+    for index, row in enumerate(rows):
+        place = slice(int(data.offset[index]), int(data.offset[index + 1]))
+        ids, code = data.input_ids[place], data.truth[place]
+        message = row.messages[-1]
+        marked = "".join(tokenizer.decode(ids[code > 0]).split())
+        assert marked == "".join("".join(message["content"][s:e].split()) for s, e, _ in message["noise"])
+
+
+def test_right_options_take_every_place_equally_often(folder):
+    index = {
+        "winogrande": lambda r: int(r["answer"]) - 1,
+        "arc_easy": lambda r: "ABCD".index(r["answerKey"]),
+        "arc_challenge": lambda r: "ABCD".index(r["answerKey"]),
+        "hellaswag": lambda r: r["label"],
+        "logiqa": lambda r: r["label"],
+        "mmlu": lambda r: r["answer"],
+        "truthfulqa_mc2": lambda r: r["mc2_targets"]["labels"].index(1),
+        "agieval": lambda r: r["gold"],
+    }
+    for name, place in index.items():
+        counts = Counter(place(row) for row in lines(folder / "benchmarks" / name / "test.jsonl"))
+        choices = CHOICES.get(name, 4)
+        assert [counts[i] for i in range(choices)] == [120 // choices] * choices, name
+
+
+def test_questions_are_different_and_options_too(folder):
+    for path in sorted((folder / "benchmarks").rglob("test.jsonl")):
+        rows = [{k: v for k, v in row.items() if k != "id"} for row in lines(path)]
+        assert len({json.dumps(row) for row in rows}) == len(rows)
+        for row in rows:
+            for options in (row.get("options"), row.get("endings"), row.get("choices")):
+                assert not isinstance(options, list) or len(set(options)) == len(options)
+
+
+def test_guessing_the_commonest_answer_gains_little(folder):
+    """A value that is true of many entities would let a model score without knowing any of them."""
+    for name, share in (("triviaqa", 0.2), ("arc_easy", 0.2), ("arc_challenge", 0.25)):
+        rows = lines(folder / "benchmarks" / name / "test.jsonl")
+        if name == "triviaqa":
+            golds = Counter(row["answer"]["value"] for row in rows)
+        else:
+            golds = Counter(row["choices"]["text"]["ABCD".index(row["answerKey"])] for row in rows)
+        assert golds.most_common(1)[0][1] / len(rows) < share, (name, golds.most_common(2))
+
+
+def test_benchmarks_table_names_every_skill(root):
+    table = {b.name: b for b in load_benchmarks(root / "config" / "benchmarks_world.tsv")}
+    assert set(table) == set(SKILLS)
+    published = {b.name: b for b in load_benchmarks(root / "config" / "benchmarks.tsv")}
+    for name, ours in table.items():
+        paper = published[name]
+        assert (ours.shots, ours.metric, ours.column) == (paper.shots, paper.metric, paper.column)

@@ -1,0 +1,136 @@
+"""The tokenizer, the ten benchmarks in lm-eval, random models, pre-training, and the shipped weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+import sstoken.world
+from sstoken.evaluation import EvaluationSettings, evaluate, load_benchmarks
+from sstoken.evaluation.plan import _manager
+from sstoken.world import build_world, generate
+from sstoken.world.corpus import corpus
+from sstoken.world.pretrain import pretrain
+from sstoken.world.tokenizer import EOS, ROLES, build_tokenizer, random_model
+
+WEIGHTS = Path(sstoken.world.__file__).parent / "weights"
+SHIPPED = sorted(path.parent for path in WEIGHTS.glob("*/model.safetensors"))
+SETTINGS = EvaluationSettings(batch_size=32, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return build_tokenizer()
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_categories=["Cs"])))
+def test_every_text_comes_back(text):
+    tokenizer = build_tokenizer()
+    ids = tokenizer(text)["input_ids"]
+    assert tokenizer.decode(ids) == text
+    assert None not in ids
+
+
+def test_a_word_of_the_corpus_is_one_token(tokenizer):
+    for text in corpus(build_world(), 200):
+        encoded = tokenizer(text, return_offsets_mapping=True)
+        assert all(
+            text[s:e].strip(" ").isalnum() for s, e in encoded["offset_mapping"] if (e - s) > 1 and text[s] != "<"
+        )
+        assert len(encoded["input_ids"]) <= len(text.split()) + sum(text.count(c) for c in ".:?\n") + 2
+
+
+def test_offsets_cover_the_text(tokenizer):
+    text = f"{ROLES[1]}\nQuestion: Where does Zzq live?\n{ROLES[2]}\nAnswer: 17.{EOS}"
+    offsets = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+    assert offsets[0][0] == 0 and offsets[-1] == (len(text) - len(EOS), len(text))
+    assert all(before[1] == after[0] for before, after in zip(offsets, offsets[1:], strict=False))
+
+
+def test_roles_are_one_token_everywhere(tokenizer):
+    for role in ROLES:
+        (token,) = tokenizer(role)["input_ids"]
+        assert tokenizer(f"a\n{role}\nb")["input_ids"].count(token) == 1
+        assert token not in tokenizer.all_special_ids
+
+
+def test_random_model_is_deterministic_and_loads(tmp_path):
+    for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
+        random_model(tmp_path / folder, "qwen2", "tiny", seed)
+    a, b, c = ((tmp_path / folder / "model.safetensors").read_bytes() for folder in "abc")
+    assert a == b != c
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "a", dtype=torch.float32)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path / "a")
+    assert model.config.model_type == "qwen2" and model.config.vocab_size == len(tokenizer)
+    assert tokenizer.decode([model.config.eos_token_id]) == tokenizer.eos_token == EOS
+    assert tokenizer("Answer: B")["input_ids"] == build_tokenizer()("Answer: B")["input_ids"]
+
+
+def test_random_model_refuses_unknown_shapes(tmp_path):
+    with pytest.raises(ValueError, match="unknown family 'gpt'; known: llama, qwen2"):
+        random_model(tmp_path, "gpt", "tiny", 0)
+    with pytest.raises(ValueError, match="unknown size 'huge'; known: tiny"):
+        random_model(tmp_path, "llama", "huge", 0)
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory, root):
+    """A tiny random model on all ten benchmarks."""
+    folder = tmp_path_factory.mktemp("scored")
+    generate(folder, seed=0, rows=5, reference_rows=5, questions=120, documents=1)
+    random_model(folder / "model", "llama", "tiny", 0)
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32).eval()
+    table = load_benchmarks(root / "config" / "benchmarks_world.tsv")
+    result = evaluate(model, build_tokenizer(), table, SETTINGS, data_root=folder / "benchmarks")
+    return table, {row["benchmark"]: row for row in result.scores}
+
+
+def test_every_benchmark_runs_in_lm_eval(scored):
+    table, scores = scored
+    assert {name: row["n_questions"] for name, row in scores.items()} == {b.name: 120 for b in table}
+
+
+def test_a_model_that_knows_nothing_scores_chance(scored):
+    table, scores = scored
+    for benchmark in table:
+        score = scores[benchmark.name]["score"]
+        # 120 questions: a standard error of at most 4.6 points
+        assert abs(score - benchmark.chance) < 0.14, (benchmark.name, score, benchmark.chance)
+
+
+def test_tasks_are_of_the_published_types(root):
+    """Output type and worked examples as in lm-eval's task of the benchmark that each stands for."""
+    ours = {b.name: b for b in load_benchmarks(root / "config" / "benchmarks_world.tsv")}
+    kinds = {name: "multiple_choice" for name in ours} | {"triviaqa": "generate_until", "tydiqa": "generate_until"}
+    index = _manager(False).task_index
+    for name, benchmark in ours.items():
+        leaf = f"{benchmark.task}_anglic" if name == "tydiqa" else benchmark.task
+        assert index[leaf].cfg["output_type"] == kinds[name]
+
+
+def test_short_pretraining_lowers_the_loss(tmp_path):
+    texts = list(corpus(build_world(), 400))
+    losses = pretrain(texts, tmp_path, family="llama", size="tiny", tokens=120_000, batch_tokens=1024, log_every=50)
+    assert sum(losses[-10:]) / 10 < losses[0] - 1.5
+    log = [json.loads(line) for line in (tmp_path / "pretrain.jsonl").read_text().splitlines()]
+    assert log[-1]["step"] == len(losses) - 1 and log[-1]["loss"] == pytest.approx(losses[-1], abs=1e-5)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path).dtype == torch.float16
+
+
+@pytest.mark.skipif(not SHIPPED, reason="no base models are shipped yet")
+def test_shipped_weights_are_small_and_belong_to_this_world():
+    assert sum(f.stat().st_size for f in WEIGHTS.rglob("*") if f.is_file()) < 10_000_000
+    tokenizer = build_tokenizer()
+    texts = list(corpus(build_world(), 60))
+    for folder in SHIPPED:
+        assert PreTrainedTokenizerFast.from_pretrained(folder).get_vocab() == tokenizer.get_vocab()
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        ids = [tokenizer(text, return_tensors="pt")["input_ids"] for text in texts]
+        with torch.no_grad():
+            loss = sum(float(model(input_ids=x, labels=x).loss) for x in ids) / len(ids)
+        assert loss < 2.0, (folder.name, loss)  # 7.0 untrained
+        assert (folder / "pretrain.jsonl").exists()
