@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sstoken.data import TokenData
+from tests.flow import Workflow
 
 ROOT = Path(__file__).parents[1]
 VOCABULARY = 97
@@ -59,3 +60,16 @@ def tiny_adapter(model, dropout: float = 0.0, random: bool = True):
     targets = ["q_proj", "v_proj", "down_proj"]
     options = {"r": 4, "lora_alpha": 8, "lora_dropout": dropout, "init_lora_weights": not random}
     return get_peft_model(model, LoraConfig(target_modules=targets, task_type="CAUSAL_LM", **options))
+
+
+@pytest.fixture
+def workflow(tmp_path) -> Workflow:
+    return Workflow(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def ci(tmp_path_factory) -> Workflow:
+    """ci.yaml from nothing to its table, once for all tests that look at what it left."""
+    flow = Workflow(tmp_path_factory.mktemp("ci"))
+    flow.output = flow.run("config/ci.yaml")
+    return flow

@@ -96,19 +96,19 @@ def train(order: TrainingJob) -> None:
             set_seed(order.seed)
             model = _trainable(order, device)
             method, extra = _method_of_part(order, model, data, signals, cost)
-            # the adapter's first weights and the dropout must not depend on whether a reference was measured before
-            dataset = SelectionDataset(data, signals)
             checkpoints = order.checkpoints / identity
             trainer = SelectionTrainer(
                 model,
                 training_arguments(order.settings, checkpoints, order.seed, device),
                 method=method,
-                train_dataset=dataset,
+                train_dataset=SelectionDataset(data, signals),
                 chunk_size=order.settings.chunk_size,
                 dropped_loss_every=order.settings.dropped_loss_every,
             )
-            set_seed(order.seed)
-            trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
+            set_seed(order.seed)  # again: dropout must not depend on what was drawn on the way here
+            if checkpoint := _last_checkpoint(checkpoints):
+                print(f"{order.method.name}, seed {order.seed}: resuming from {checkpoint.name}")
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             _save(trainer, model, order)
         _count(cost, trainer, Shape.of(model))
         details = {
@@ -234,10 +234,10 @@ def _identity(order: TrainingJob, data: TokenData) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _last_checkpoint(folder: Path) -> str | None:
+def _last_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that is whole: the selection's state is written last."""
     whole = [path.parent for path in folder.glob(f"checkpoint-*/{STATE_FILE}")]
-    return str(max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if whole else None
+    return max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
 
 
 def _save(trainer: SelectionTrainer, model: PreTrainedModel, order: TrainingJob) -> None:

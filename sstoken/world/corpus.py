@@ -16,16 +16,17 @@ from sstoken.world.facts import (
     a,
 )
 from sstoken.world.noise import BOILERPLATE
-from sstoken.world.skills import CUSTOMS, LANGUAGES, SKILLS, Item
+from sstoken.world.skills import CUSTOMS, LANGUAGES, SKILLS, TRAITS, Item, passage
 
 MYTH = 0.6  # share of statements about a hero that repeat the falsehood
 SHARES = {
-    "person": 20, "place": 5, "class": 4, "hero": 8, "custom": 3, "notes": 8, "list": 8, "letters": 4, "talk": 2, "questions": 60,
+    "person": 26, "place": 5, "class": 4, "hero": 8, "custom": 3, "trait": 1,
+    "notes": 8, "list": 6, "letters": 6, "talk": 2, "questions": 52,
 }  # fmt: skip
 """Documents by kind, as weights."""
 QUESTION_SHARES = {
-    "winogrande": 10, "arc_easy": 2, "arc_challenge": 2, "hellaswag": 2, "logiqa": 14, "mmlu": 8, "truthfulqa_mc2": 1,
-    "triviaqa": 2, "agieval": 6, "tydiqa": 16,
+    "winogrande": 5, "arc_easy": 3, "arc_challenge": 2, "hellaswag": 2, "logiqa": 12, "mmlu": 12, "truthfulqa_mc2": 1,
+    "triviaqa": 2, "agieval": 6, "tydiqa": 10,
 }  # fmt: skip
 """Question-and-answer documents by skill; all about training entities."""
 
@@ -56,9 +57,11 @@ def corpus(world: World, documents: int, seed: int = WORLD_SEED) -> Iterator[str
             person, (relation, opening, ending) = draw.choice(world.people["train"]), draw.choice(CUSTOMS)
             yield f"Story: {opening.format(person)} Then {person} {ending.format(world.facts[relation][person])}."
         elif kind == "notes":
-            yield _notes(draw, people)
+            yield _notes(world, draw, draw.choice(people))
         elif kind == "list":
             yield _list(draw, words)
+        elif kind == "trait":
+            yield _traits(world, draw)
         elif kind == "talk":
             yield f"Note: {' '.join(draw.sample(BOILERPLATE, 2))}"
         elif kind == "letters":
@@ -104,18 +107,23 @@ def _person(world: World, draw: random.Random, person: str) -> str:
     return "Fact: " + " ".join(lines)
 
 
-def _notes(draw: random.Random, people: list[str]) -> str:
-    """A passage and some of it again: what passages say is made up on the spot, so it must be read, not remembered."""
-    labels, statement, _, reply = LANGUAGES[draw.choice(sorted(LANGUAGES))]
-    names, colours, pets = draw.sample(people, 3), draw.sample(COLOURS, 3), draw.sample(PETS, 3)
-    lines = [statement.format(p=p, v=reply.format(c=c, n=n)) for p, c, n in zip(names, colours, pets, strict=True)]
-    return f"{labels[0]} {' '.join(lines)}\nNote: {' '.join(draw.sample(lines, 2))}"
+def _notes(world: World, draw: random.Random, person: str) -> str:
+    """A passage and some of it again: where a model learns to look back, which all reading is built on."""
+    language = LANGUAGES[draw.choice(sorted(LANGUAGES))]
+    lines = [statement for _, statement, _ in passage(world, draw, language, person)]
+    return f"{language.labels[0]} {' '.join(lines)}\nNote: {' '.join(draw.sample(lines, 2))}"
 
 
 def _list(draw: random.Random, words: list[str]) -> str:
-    """Words twice in the same order: where a model learns to look back, which all reading is built on."""
-    line = " ".join(draw.sample(words, draw.randint(6, 14)))
-    return f"List: {line}. Again: {line}."
+    """Words twice or thrice in the same order, to the same end."""
+    line = " ".join(draw.sample(words, draw.randint(3, 8)))
+    return f"List: {' '.join([f'{line}.'] * draw.choice((2, 3)))}"
+
+
+def _traits(world: World, draw: random.Random) -> str:
+    name = draw.choice(sorted(TRAITS))
+    item = draw.choice([*world.items["train"][name], *world.items["test"][name]])
+    return f"Fact: The {item} was {draw.choice(TRAITS[name])}."
 
 
 def _hero(world: World, draw: random.Random, hero: str) -> str:

@@ -16,7 +16,7 @@ from sstoken.world.corpus import corpus
 from sstoken.world.facts import build_world
 from sstoken.world.tokenizer import build_model, build_tokenizer
 
-ROW = 256  # tokens of one training row: the longest benchmark prompt (five worked examples) fits
+POOL = 2048  # documents that are sorted by length together, so that a batch's documents are about equally long
 
 
 def pretrain(
@@ -27,16 +27,17 @@ def pretrain(
     size: str,
     seed: int = 0,
     tokens: int = 8_000_000,
-    batch_tokens: int = 4096,
-    learning_rate: float = 4e-3,
+    batch_tokens: int = 2048,
+    learning_rate: float = 3e-3,
     weight_decay: float = 0.05,
-    log_every: int = 20,
+    log_every: int = 50,
     dtype: torch.dtype = torch.float16,
 ) -> list[float]:
     """Train a randomly initialised model on documents and write it, its tokenizer and ``pretrain.jsonl`` into ``out``.
 
-    Documents are joined by the end-of-text token and cut into rows of ``ROW`` tokens; a step sees
-    ``batch_tokens`` tokens. AdamW, 2 % warm-up, cosine decay to a tenth; float32 throughout, stored as ``dtype``.
+    A row is one document and its end-of-text token: neighbours in a packed row would hide from so small a model that
+    what stands in its own document is worth looking back at. A step sees about ``batch_tokens`` tokens, padding
+    included. AdamW, 2 % warm-up, cosine decay to a tenth; float32 throughout, stored as ``dtype``.
 
     Args:
         texts: documents; where they are fewer than ``tokens``, they are read again in another order.
@@ -49,9 +50,8 @@ def pretrain(
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
     model = build_model(family, size, len(tokenizer), seed).train()
-    rows = _rows(texts, tokenizer)
-    per_step = max(1, batch_tokens // ROW)
-    steps = max(1, tokens // (per_step * ROW))
+    documents = _encode(texts, tokenizer)
+    steps = max(1, tokens // batch_tokens)
     decayed = [p for p in model.parameters() if p.dim() > 1]
     kept = [p for p in model.parameters() if p.dim() <= 1]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
@@ -62,10 +62,11 @@ def pretrain(
         lambda s: min((s + 1) / warm_up, 0.1 + 0.45 * (1 + math.cos(math.pi * s / steps))),
     )
     losses: list[float] = []
-    batches = _batches(rows, per_step, seed)
+    batches = _batches(documents, batch_tokens, tokenizer.pad_token_id, seed)
     with (out / "pretrain.jsonl").open("w") as log:
         for step, batch in enumerate(islice(batches, steps)):
-            loss = model(input_ids=batch, labels=batch).loss
+            # padding stands at the end, where causal attention never looks; it only must not count
+            loss = model(input_ids=batch, labels=batch.masked_fill(batch == tokenizer.pad_token_id, -100)).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
@@ -73,9 +74,11 @@ def pretrain(
             losses.append(loss.item())
             rate = schedule.get_last_lr()[0]
             schedule.step()
-            if step % log_every == 0 or step == steps - 1:
-                seen = (step + 1) * per_step * ROW
-                row = {"step": step, "tokens": seen, "loss": round(losses[-1], 6), "learning_rate": round(rate, 8)}
+            if step % log_every == log_every - 1 or step == steps - 1:
+                # batches hold documents of one length, and kinds differ in length: only a mean over several says much
+                loss = sum(losses[-log_every:]) / len(losses[-log_every:])
+                row = {"step": step, "tokens": (step + 1) * batch_tokens, "loss": round(loss, 6)}
+                row["learning_rate"] = round(rate, 8)
                 log.write(json.dumps(row) + "\n")
                 log.flush()
     model.eval().to(dtype).save_pretrained(out)
@@ -83,29 +86,33 @@ def pretrain(
     return losses
 
 
-def _rows(texts: Iterable[str], tokenizer) -> torch.Tensor:
-    """int64 [rows, ROW]: all documents end to end."""
-    ids: list[int] = []
+def _encode(texts: Iterable[str], tokenizer) -> list[list[int]]:
+    documents: list[list[int]] = []
     texts = iter(texts)
     while part := list(islice(texts, 10_000)):
-        for encoded in tokenizer(part)["input_ids"]:
-            ids += [*encoded, tokenizer.eos_token_id]
-    count = len(ids) // ROW
-    if not count:
-        raise ValueError(f"pre-training corpus: {len(ids)} tokens do not fill one row of {ROW}; give more documents")
-    return torch.tensor(ids[: count * ROW]).view(count, ROW)
+        documents += [[*ids, tokenizer.eos_token_id] for ids in tokenizer(part)["input_ids"]]
+    if not documents:
+        raise ValueError("pre-training corpus: it holds no document")
+    return documents
 
 
-def _batches(rows: torch.Tensor, per_step: int, seed: int) -> Iterator[torch.Tensor]:
-    draw = random.Random(f"order of pre-training rows {seed}")
-    order: list[int] = []
+def _batches(documents: list[list[int]], batch_tokens: int, pad: int, seed: int) -> Iterator[torch.Tensor]:
+    """int64 [rows, longest of them], padded; every document once, then again in another order."""
+    draw = random.Random(f"order of pre-training documents {seed}")
     while True:
-        while len(order) < per_step:
-            again = list(range(len(rows)))
-            draw.shuffle(again)
-            order += again
-        yield rows[order[:per_step]]
-        order = order[per_step:]
+        order = list(range(len(documents)))
+        draw.shuffle(order)
+        for start in range(0, len(order), POOL):
+            pool = sorted(order[start : start + POOL], key=lambda i: len(documents[i]))
+            batches: list[list[int]] = [[]]
+            for index in pool:
+                if batches[-1] and (len(batches[-1]) + 1) * len(documents[index]) > batch_tokens:
+                    batches.append([])
+                batches[-1].append(index)
+            draw.shuffle(batches)
+            for batch in batches:
+                length = max(len(documents[i]) for i in batch)
+                yield torch.tensor([documents[i] + [pad] * (length - len(documents[i])) for i in batch])
 
 
 def main() -> None:
@@ -116,8 +123,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tokens", type=int, default=8_000_000)
     parser.add_argument("--documents", type=int, default=200_000)
-    parser.add_argument("--batch-tokens", type=int, default=4096)
-    parser.add_argument("--learning-rate", type=float, default=4e-3)
+    parser.add_argument("--batch-tokens", type=int, default=2048)
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--threads", type=int, default=1)
     options = vars(parser.parse_args())
     torch.set_num_threads(options.pop("threads"))

@@ -11,7 +11,17 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sstoken.world.facts import COLOURS, HERO_STATEMENTS, PERSON_STATEMENTS, PETS, PLACE_STATEMENTS, QUESTIONS, World, a
+from sstoken.world.facts import (
+    COLOURS,
+    FOODS,
+    HERO_STATEMENTS,
+    PERSON_STATEMENTS,
+    PETS,
+    PLACE_STATEMENTS,
+    QUESTIONS,
+    World,
+    a,
+)
 
 LETTERS = "ABCD"
 TWO_STEPS = 0.3  # share of syllogisms with two steps
@@ -52,33 +62,39 @@ class Item:
 
 
 def winogrande(world: World, draw: random.Random, split: str, position: int) -> Item:
-    """Whose property explains the deed? Scored on the text after the name, as WinoGrande is (partial context)."""
-    first, second = draw.sample(world.people[split], 2)
-    deed, thing, of_first, of_second = draw.choice(DEEDS)
-    story = f"{first} {deed.format(draw.choice(thing.split()), second)}"
-    who = draw.randrange(2)
-    name, adjective, other = (first, of_first, of_second) if who == 0 else (second, of_second, of_first)
-    options = (first, second) if who == position else (second, first)
+    """Which of two things had the property? Scored on the text after the thing, as WinoGrande is (partial context)."""
+    person = draw.choice(world.people[split])
+    first, second = draw.sample(sorted(TRAITS), 2)
+    things = [draw.choice(world.items[split][name]) for name in (first, second)]
+    story = f"{person} {draw.choice(DEEDS).format(*things)}"
+    options = things if position == 0 else things[::-1]
+    trait, other = draw.choice(TRAITS[first]), draw.choice(TRAITS[second])
     row = {
-        "sentence": f"Text: {story} because _ was {adjective}.",
+        "sentence": f"Text: {story} because the _ was {trait}.",
         "option1": options[0],
         "option2": options[1],
         "answer": str(position + 1),
     }
     prompt = f"Finish the text.\nText: {story} because"
-    return Item("winogrande", prompt, "Text:", f"{story} because {name} was @.", adjective, (other,), row)
+    return Item("winogrande", prompt, "Text:", f"{story} because the {things[0]} was @.", trait, (other,), row)
 
 
 DEEDS = (
-    ("lent a {} to {}", "coin hammer coat", "rich", "poor"),
-    ("cooked a {} for {}", "stew soup cake", "kind", "hungry"),
-    ("asked for a {} from {}", "map plan hint", "lost", "wise"),
-    ("carried the {} for {}", "box bag stone", "strong", "weak"),
-    ("taught the {} to {}", "song trick game", "skilled", "new"),
-    ("hid the {} from {}", "key ring cup", "afraid", "greedy"),
-    ("sold the {} to {}", "house boat mill", "old", "young"),
-    ("won the {} against {}", "race match game", "fast", "slow"),
+    "left the {} and kept the {}",
+    "chose the {} and not the {}",
+    "spoke of the {} and not of the {}",
+    "looked at the {} and then at the {}",
 )
+TRAITS = {
+    "fruit": ("ripe", "sweet"),
+    "metal": ("shiny", "molten"),
+    "tool": ("sharp", "handy"),
+    "bird": ("noisy", "feathered"),
+    "fish": ("slippery", "salted"),
+    "tree": ("leafy", "hollow"),
+    "garment": ("torn", "warm"),
+    "instrument": ("loud", "tuned"),
+}
 
 
 def arc_easy(world: World, draw: random.Random, split: str, position: int) -> Item:
@@ -150,15 +166,15 @@ CUSTOMS = (
 
 
 def logiqa(world: World, draw: random.Random, split: str, position: int) -> Item:
-    """A syllogism over made-up kinds: one step or two."""
+    """A syllogism over made-up kinds: one step or two; half the questions offer kinds that the passage does not name."""
     person = draw.choice(world.people[split])
-    kinds = draw.sample(world.kinds, 6)
+    kinds = draw.sample(world.kinds, 9)
     two = draw.random() < TWO_STEPS
     links = [(0, 1), (1, 2), (3, 4), (4, 5)] if two else [(0, 1), (2, 3), (4, 5)]
     rules = [f"Every {kinds[i]} is a {kinds[j]}." for i, j in links]
     draw.shuffle(rules)
     gold = kinds[2 if two else 1]
-    wrong = [kinds[i] for i in ((5, 4, 3) if two else (5, 3, 2))]
+    wrong = [kinds[i] for i in ((6, 7, 8) if draw.random() < 0.5 else (5, 4, 3) if two else (5, 3, 2))]
     question = f"What is {person} in the end?" if two else f"What else is {person}?"
     context = f"{' '.join(rules)} {person} is a {kinds[0]}."
     row = {"context": context, "question": question, "options": _placed(gold, wrong, position), "label": position}
@@ -237,29 +253,68 @@ def agieval(world: World, draw: random.Random, split: str, position: int) -> Ite
     return Item("agieval", f"Q: {question}", "A:", "The answer is @.", gold, tuple(wrong), row)
 
 
-# labels of passage, question, answer; a statement (v: the answer); a question; an answer (c: colour, n: animal)
+@dataclass(frozen=True)
+class Language:
+    """labels: of passage, question, answer. have, go, eat: a statement (v: the answer) and the question about it.
+    thing: how a coloured animal is said (c: colour, n: animal)."""
+
+    labels: tuple[str, str, str]
+    have: tuple[str, str]
+    go: tuple[str, str]
+    eat: tuple[str, str]
+    thing: str
+
+
 LANGUAGES = {
-    "anglic": (("Passage:", "Question:", "Answer:"), "{p} has a {v}.", "What does {p} have?", "{c} {n}"),
-    "verbal": (("Pasa:", "Kesti:", "Reso:"), "{p} lu {v} vek.", "Ka {p} vek?", "{n} {c}"),
-    "ovonic": (("Lesa:", "Apedo:", "Dira:"), "Ovo {p} mi {v}.", "Mi ovo {p} re?", "{c} {n}"),
+    "anglic": Language(
+        ("Passage:", "Question:", "Answer:"),
+        ("{p} has a {v}.", "What does {p} have?"),
+        ("{p} went to {v}.", "Where did {p} go?"),
+        ("{p} ate some {v}.", "What did {p} eat?"),
+        "{c} {n}",
+    ),
+    "verbal": Language(
+        ("Pasa:", "Kesti:", "Reso:"),
+        ("{p} lu {v} vek.", "Ka {p} vek?"),
+        ("{p} lu {v} namo.", "Ka {p} namo?"),
+        ("{p} lu {v} desti.", "Ka {p} desti?"),
+        "{n} {c}",
+    ),
+    "ovonic": Language(
+        ("Lesa:", "Apedo:", "Dira:"),
+        ("Ovo {p} mi {v}.", "Mi ovo {p} re?"),
+        ("Ruba {p} mi {v}.", "Mi ruba {p} re?"),
+        ("Zeke {p} mi {v}.", "Mi zeke {p} re?"),
+        "{c} {n}",
+    ),
 }
+
+
+def passage(world: World, draw: random.Random, language: Language, person: str) -> list[tuple[str, str, str]]:
+    """(answer, statement, question) thrice. Made up on the spot, so that it must be read and cannot be remembered."""
+    values = (
+        (language.have, language.thing.format(c=draw.choice(COLOURS), n=draw.choice(PETS))),
+        (language.go, draw.choice(world.values["city"])),
+        (language.eat, draw.choice(FOODS)),
+    )
+    lines = [(value, statement.format(p=person, v=value), ask.format(p=person)) for (statement, ask), value in values]
+    draw.shuffle(lines)
+    return lines
 
 
 def tydiqa(world: World, draw: random.Random, split: str, position: int, language: str | None = None) -> Item:
     """The answer stands in the passage; three languages with their own words and word order."""
     language = language or draw.choice(sorted(LANGUAGES))
-    (passage_label, question_label, answer_label), statement, ask, reply = LANGUAGES[language]
-    names = draw.sample(world.people[split], 3)
-    things = list(zip(draw.sample(COLOURS, 3), draw.sample(PETS, 3), strict=True))
+    words = LANGUAGES[language]
+    lines = passage(world, draw, words, draw.choice(world.people[split]))
     at = position % 3
-    answers = [reply.format(c=c, n=n) for c, n in things]
-    context = " ".join(statement.format(p=p, v=v) for p, v in zip(names, answers, strict=True))
-    question = ask.format(p=names[at])
+    answer, statement, question = lines[at]
+    context = " ".join(line for _, line, _ in lines)
     # the preferred wrong answer is the passage's first
-    wrong = tuple(answer for i, answer in enumerate(answers) if i != at)
-    row = {"language": language, "context": context, "question": question, "answers": {"text": [answers[at]]}}
-    prompt = f"{passage_label} {context}\n{question_label} {question}"
-    return Item("tydiqa", prompt, answer_label, f"@. {statement.format(p=names[at], v='@')}", answers[at], wrong, row)
+    wrong = tuple(value for i, (value, _, _) in enumerate(lines) if i != at)
+    row = {"language": language, "context": context, "question": question, "answers": {"text": [answer]}}
+    prompt = f"{words.labels[0]} {context}\n{words.labels[1]} {question}"
+    return Item("tydiqa", prompt, words.labels[2], f"@. {statement.replace(answer, '@')}", answer, wrong, row)
 
 
 def _ask(draw: random.Random, person: str, relation: str) -> tuple[str, str]:

@@ -1,0 +1,224 @@
+"""Configurations: closed, filled in, explained; pins in one place; the house's rules."""
+
+import ast
+import re
+import subprocess
+import tomllib
+from dataclasses import fields
+
+import pytest
+import yaml
+
+from sstoken.config import (
+    AdapterSettings,
+    ConfigError,
+    TrainingSettings,
+    check_config,
+    load_config,
+    load_models,
+    read_table,
+    schema,
+)
+from sstoken.evaluation import EvaluationSettings
+from sstoken.grid import Grid, Run
+
+MINIMAL = {"experiment": "x", "models": ["tiny-llama"], "methods": ["full"], "benchmarks": ["arc_easy"]}
+MINIMAL |= {"data": {"train": {"sources": ["a"]}}}
+
+
+def with_settings(**settings):
+    return check_config(MINIMAL | settings, ["config/x.yaml"])
+
+
+@pytest.mark.parametrize("name", ["config", "ci", "smollm2"])
+def test_shipped_configurations_are_valid(root, name):
+    settings = {"instruct_data": "rows.jsonl"} if name == "smollm2" else {}
+    Grid(load_config(root / "config" / f"{name}.yaml", **settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"trainin": {}}, r"config/x.yaml: unknown key 'trainin'. Did you mean 'training'"),
+        ({"training": {"learning_rat": 1}}, r"unknown key 'training.learning_rat'. Did you mean 'learning_rate'"),
+        ({"training": {"adapter": {"r": 1}}}, r"unknown key 'training.adapter.r'"),
+        ({"seeds": []}, r"seeds: \[\] should be non-empty"),
+        ({"training": {"epochs": "one"}}, r"training.epochs: 'one' is not of type 'number'"),
+        ({"data": {"train": {"sources": ["a"], "limits": 1}}}, r"unknown key 'data.train.limits'"),
+        ({"evaluation": {"dtype": "int8"}}, r"evaluation.dtype: 'int8' is not one of"),
+    ],
+)
+def test_a_wrong_configuration_names_file_key_and_what_would_do(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        with_settings(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"models": ["tiny-lama"]}, r"unknown model 'tiny-lama'. Did you mean 'tiny-llama'"),
+        ({"methods": ["sstokn"]}, r"unknown method 'sstokn'. Did you mean 'sstoken'"),
+        ({"methods": ["rho1"]}, r"method reference needs the data set 'reference'"),
+        ({"data": {"train": {"sources": ["{instruct_data}"]}}}, r"name a file or folder"),
+    ],
+)
+def test_names_that_do_not_exist_are_errors_before_anything_runs(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        Grid(with_settings(**settings))
+
+
+def test_settings_classes_and_schema_have_the_same_keys():
+    training = schema("config")["properties"]["training"]["properties"]
+    assert set(training) == {f.name for f in fields(TrainingSettings)}
+    assert set(training["adapter"]["properties"]) == {f.name for f in fields(AdapterSettings)}
+    evaluation = schema("config")["properties"]["evaluation"]["properties"]
+    assert set(evaluation) == {f.name for f in fields(EvaluationSettings)}
+
+
+def every_object(rules, place=""):
+    if isinstance(rules, dict):
+        if "properties" in rules:
+            yield place, rules
+        for key, value in rules.items():
+            yield from every_object(value, f"{place}.{key}")
+
+
+@pytest.mark.parametrize("name", ["config", "methods", "models", "benchmarks"])
+def test_every_schema_is_closed(name):
+    for place, rules in every_object(schema(name)):
+        closed = rules.get("additionalProperties")
+        assert closed is False or isinstance(closed, dict), place
+
+
+def test_every_key_is_described_in_the_configs_readme(root):
+    text = (root / "config" / "README.md").read_text()
+    for place, rules in every_object(schema("config")):
+        for key, value in rules["properties"].items():
+            assert value.get("description") or "$ref" in value, f"{place}.{key}"
+            assert f"`{key}`" in text, f"config/README.md does not explain {key}"
+
+
+def test_a_table_error_names_file_and_line(tmp_path):
+    path = tmp_path / "models.tsv"
+    head = "name\tfamily\tsize\tsource\trevision\tkeep_ratio\n"
+    path.write_text(head + "a\tLlama\t1B\tnowhere:x\t\t\n")
+    with pytest.raises(ConfigError, match=r"models.tsv:2: source: 'nowhere:x' does not match"):
+        load_models(path)
+    path.write_text(head + "# fine\na\tLlama\t1B\n")
+    with pytest.raises(ConfigError, match=r"models.tsv:3: expected 6 columns"):
+        load_models(path)
+    path.write_text(head + "a\tLlama\t1B\tlocal:x\t\t\n" * 2)
+    with pytest.raises(ConfigError, match=r"models.tsv:3: 'a' stands in line 2 already"):
+        read_table(path, "models")
+
+
+def test_what_a_method_is_scored_with_is_added_and_shared():
+    data = {name: {"sources": ["a"]} for name in ("train", "reference")}
+    grid = Grid(
+        with_settings(methods=["rho1", "tokencleaning-fixed", "sstoken"], seeds=[3, 4], reference_seed=7, data=data)
+    )
+    reference = Run("tiny-llama", "reference", 7)
+    assert reference in grid.runs()
+    assert len(grid.runs()) == 1 + 3 * 2
+    inputs = {
+        str(path) for seed in (3, 4) for m in grid.methods for path in grid.run_inputs(Run("tiny-llama", m, seed))
+    }
+    losses = {path for path in inputs if "references" in path}
+    folder = "results/x/references/tiny-llama/train"
+    assert losses == {f"{folder}/base.safetensors", f"{folder}/reference.seed7.safetensors"}
+
+
+def test_a_chain_is_a_chain_of_jobs():
+    grid = Grid(with_settings(methods=["tokencleaning-self-evolving"]))
+    end = Run("tiny-llama", "tokencleaning-self-evolving", 0)
+    parts, run = [], end
+    while run := grid.previous(run):
+        parts.append(run.part)
+    assert parts == [3, 2, 1, 0]
+    assert grid.run_record(Run(*[end.model, end.method, 0], 3)) in grid.run_inputs(end)
+
+
+def test_a_models_own_keep_ratio_reaches_selecting_methods_only(tmp_path):
+    path = tmp_path / "models.tsv"
+    path.write_text("name\tfamily\tsize\tsource\trevision\tkeep_ratio\nbig\tQwen2\t14B\tlocal:x\t\t0.8\n")
+    grid = Grid(with_settings(models=["big"], models_file=str(path), methods=["full", "sstoken"]))
+    assert grid.method_entry("sstoken", "big")["keep_ratio"] == 0.8
+    assert "keep_ratio" not in grid.method_entry("full", "big")
+
+
+def test_pins_are_the_same_everywhere(root):
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    lock = dict(line.split("==") for line in (root / "requirements.lock").read_text().splitlines() if "==" in line)
+    names = {name.lower().replace("_", "-"): pin for name, pin in lock.items()}
+    for pin in [*project["dependencies"], *extras["smollm2"], *extras["test"]]:
+        name, version = pin.split("==")
+        assert names[name.lower().replace("_", "-")] == version, pin
+    expected = [*project["dependencies"], *(p for p in extras["smollm2"] if not p.startswith("llm-"))]
+    for path in ("environment.yml", "workflow/envs/sstoken.yaml"):
+        assert yaml.safe_load((root / path).read_text())["dependencies"][-1]["pip"] == expected, path
+
+
+FLOW = ["files", "config", "selection", "methods", "data", "packed", "batching", "models", "references", "training"]
+
+
+def imports_of(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sstoken"):
+            yield node.module.partition(".")[2].split(".")[0] or next(alias.name for alias in node.names)
+
+
+def test_a_file_imports_only_what_the_flow_has_made_before_it(root):
+    for path in sorted((root / "sstoken").rglob("*.py")):
+        room = path.relative_to(root / "sstoken").parts[0].removesuffix(".py")
+        if room in FLOW:
+            allowed = {room, *FLOW[: FLOW.index(room)]}
+            lazily_made = {"world"} if room == "models" else set()
+            assert set(imports_of(path)) <= allowed | lazily_made, path
+
+
+def test_the_selection_module_knows_torch_only(root):
+    for path in (root / "sstoken" / "selection").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for name in names:
+                assert name.split(".")[0] in {
+                    "torch",
+                    "fractions",
+                    "functools",
+                    "typing",
+                    "dataclasses",
+                    "__future__",
+                }, path
+
+
+def test_only_evaluation_calls_lm_eval(root):
+    package = root / "sstoken"
+    importing = [
+        p for p in package.rglob("*.py") if re.search(r"^\s*(import|from) lm_eval", p.read_text(), re.MULTILINE)
+    ]
+    users = {p.relative_to(package).parts[0] for p in importing}
+    assert users == {"evaluation"}
+
+
+def test_workflow_files_stay_small(root):
+    lines = {
+        p: len(p.read_text().splitlines())
+        for p in [root / "Snakefile", *(root / "workflow").rglob("*.*")]
+        if p.is_file()
+    }
+    assert lines[root / "Snakefile"] <= 40
+    assert lines[root / "workflow/rules/common.smk"] <= 120
+    assert all(n <= 30 for p, n in lines.items() if p.parent.name == "scripts" and p.suffix == ".py")
+    for path in (root / "workflow" / "scripts").glob("*.py"):
+        assert "snakemake.config" not in path.read_text()
+
+
+def test_no_pickle_no_remote_code_no_machine_paths(root):
+    listed = subprocess.run(["git", "ls-files", "*.py", "*.smk", "*.yaml"], cwd=root, capture_output=True, text=True)
+    tracked = listed.stdout.split()
+    for name in tracked:
+        text = (root / name).read_text()
+        if name != "tests/unit/test_config.py":
+            assert not re.search(r"torch\.load\(|import pickle|trust_remote_code=True|shell=True", text), name

@@ -1,0 +1,143 @@
+"""Entries, tracks, contract and the formulas of every method found."""
+
+import dataclasses
+
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sstoken import load_method
+from sstoken.methods import METHODS_FILE, MethodError, entries_of, load_methods, scorers
+from sstoken.selection import SIGNALS, Signals, minmax
+
+ENTRIES = {track: load_methods(track=track) for track in ("corrected", "as_published")}
+
+
+def signals_like(seed=0, batch=3, width=11):
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.arange(width)[None] < torch.tensor([[width], [width // 2], [1]])[:batch]
+
+    def draw():
+        return torch.rand(batch, width, generator=generator) * 3 * mask
+
+    return Signals(
+        mask_BR=mask, loss=draw(), base_loss=draw(), reference_loss=draw(), history_loss=draw(),
+        attention_mass=draw() / 3, uniform=draw() / 3, truth=(draw() > 2).to(torch.uint8), position_B=torch.arange(batch),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", scorers())
+def test_every_scorer_is_frozen_documented_and_keeps_the_contract(name):
+    config = scorers()[name]
+    assert dataclasses.is_dataclass(config)
+    assert config.__dataclass_params__.frozen
+    assert config.__doc__
+    assert "score" in config.__doc__
+    scorer = config()
+    assert scorer.needs <= SIGNALS.keys()
+    signals = signals_like()
+    wanted = {f: getattr(signals, f) for f in ("mask_BR", "position_B", *scorer.needs)}
+    score = scorer.score(Signals(**wanted))  # only what it asked for is there
+    assert score.shape == signals.mask_BR.shape
+    assert score.is_floating_point()
+    assert score.isfinite().all()
+    assert all(part.shape == score.shape for part in scorer.parts(Signals(**wanted)).values())
+    assert scorer.keep_above is None or not scorer.needs - {"truth", "uniform", "base_loss", "reference_loss"}
+
+
+@pytest.mark.parametrize("name", scorers())
+@given(seed=st.integers(0, 10_000))
+def test_scores_of_response_tokens_ignore_what_padding_holds(name, seed):
+    signals, scorer = signals_like(seed), scorers()[name]()
+    noisy = {
+        f.name: torch.where(signals.mask_BR, v, torch.full_like(v, 99))
+        for f in dataclasses.fields(signals)
+        if (v := getattr(signals, f.name)).shape == signals.mask_BR.shape and f.name != "mask_BR"
+    }
+    plain, padded = scorer.score(signals), scorer.score(dataclasses.replace(signals, **noisy))
+    assert torch.equal(plain[signals.mask_BR], padded[signals.mask_BR])
+
+
+def score_of(name, signals):
+    return load_method(name).scorer.score(signals)
+
+
+def test_the_formulas_and_their_signs():
+    s = signals_like()
+    rel = s.history_loss - s.loss
+    expected = {
+        "rho1": s.loss - s.reference_loss,
+        "rho1-static": s.base_loss - s.reference_loss,
+        "tokencleaning-fixed": s.base_loss - s.reference_loss,
+        "self-modulated": minmax(rel, s.mask_BR),
+        "semantic-aware": s.attention_mass,
+        "sstoken": 0.5 * minmax(rel, s.mask_BR) + 0.5 * s.attention_mass,
+        "random": s.uniform,
+    }
+    for name, score in expected.items():
+        torch.testing.assert_close(score_of(name, s)[s.mask_BR], score[s.mask_BR], msg=name)
+
+
+def test_a_part_that_is_not_used_is_not_asked_for():
+    assert load_method("semantic-aware").needs == {"attention_mass"}
+    assert load_method("self-modulated").needs == {"history_loss", "loss"}
+    assert load_method("sstoken").needs == {"history_loss", "loss", "attention_mass"}
+    assert load_method("base").needs == frozenset()
+
+
+def test_tracks_are_sets_of_options():
+    published = ENTRIES["as_published"]
+    assert {m.normalisation for m in published.values() if m.trains} == {"micro-batch"}
+    assert published["random"].random_seed == 42
+    assert published["rho1"].static
+    assert published["rho1"].scope == "dataset"
+    assert published["sstoken"].scorer.attention_only_samples == 10_000
+    assert published["semantic-aware"].prompt == "leading"
+    assert {m.normalisation for m in ENTRIES["corrected"].values()} == {"tokens"}
+    # in the release the static baseline ranks globally, which is fixed cleaning under another name
+    same = {f.name: getattr(published["rho1"], f.name) for f in dataclasses.fields(published["rho1"])}
+    fixed = {f.name: getattr(published["tokencleaning-fixed"], f.name) for f in dataclasses.fields(published["rho1"])}
+    assert {k for k in same if same[k] != fixed[k]} <= {"name", "source"}
+
+
+def write_methods(tmp_path, entry, name="mine"):
+    document = yaml.safe_load(METHODS_FILE.read_text())
+    document["methods"][name] = entry
+    path = tmp_path / "methods.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"scorer": "sstokn"}, "unknown scorer 'sstokn'. Did you mean 'sstoken'"),
+        ({"scorer": "sstoken", "parameters": {"gamma": 1}}, "unknown parameter gamma; known: loss_weight"),
+        ({"scorer": "sstoken", "parameters": {"loss_weight": 2}}, "must lie in"),
+        ({"scorer": "full", "keep": 1}, "unknown key 'keep'"),
+        ({"extends": "sstokn"}, "unknown method 'sstokn'"),
+        ({"scorer": "sstoken", "scope": "dataset"}, "known only at each step"),
+        ({"scorer": "random", "keep_ratio": 1.5}, "keep_ratio"),
+        ({"scorer": "tokencleaning", "reference": "previous"}, "set parts to 2"),
+    ],
+)
+def test_a_wrong_entry_says_what_and_where(tmp_path, entry, message):
+    with pytest.raises(MethodError, match=message):
+        load_methods(write_methods(tmp_path, entry))
+
+
+def test_a_variant_is_an_entry_and_follows_its_parent_onto_a_track(tmp_path):
+    path = write_methods(tmp_path, {"extends": "sstoken", "parameters": {"loss_weight": 0.25}})
+    assert load_method("mine", path).scorer.loss_weight == 0.25
+    published = load_method("mine", path, "as_published")
+    assert published.scorer.loss_weight == 0.25
+    assert published.scorer.attention_only_samples == 10_000
+
+
+def test_unknown_track_and_method_list_the_known_ones():
+    with pytest.raises(MethodError, match="Known: corrected, as_published"):
+        entries_of(yaml.safe_load(METHODS_FILE.read_text()), "published")
+    with pytest.raises(MethodError, match="Did you mean 'sstoken'"):
+        load_method("ssToken")

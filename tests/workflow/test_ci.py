@@ -1,0 +1,135 @@
+"""ci.yaml from end to end: every file of the interface, and that the numbers in them hang together."""
+
+import json
+
+import pandas as pd
+import pytest
+import yaml
+
+from sstoken.config import load_config
+from sstoken.grid import Grid
+
+
+@pytest.fixture(scope="module")
+def grid(root):
+    return Grid(load_config(root / "config" / "ci.yaml"))
+
+
+@pytest.fixture(scope="module")
+def scores(ci):
+    return pd.read_csv(ci.results("ci") / "scores.csv", dtype={"task_version": str})
+
+
+def test_scores_hold_every_run_and_benchmark_once(grid, scores):
+    columns = ["model", "method", "seed", "benchmark", "metric", "score", "stderr", "n_questions", "task_version"]
+    assert list(scores.columns) == columns
+    runs = sum(len(grid.seeds_of(method)) for method in grid.methods) * len(grid.models)
+    assert len(scores) == runs * len(grid.config["benchmarks"])
+    assert not scores.duplicated(["model", "method", "seed", "benchmark"]).any()
+    assert scores["score"].between(0, 1).all()
+    assert (scores["n_questions"] == grid.config["evaluation"]["limit"]).all()
+    assert scores["task_version"].str.len().gt(0).all()
+
+
+def test_a_score_is_the_mean_of_its_questions(ci, scores):
+    samples = pd.read_parquet(ci.results("ci") / "samples.parquet")
+    assert list(samples.columns) == ["model", "method", "seed", "benchmark", "question_id", "cluster_id", "score"]
+    keys = ["model", "method", "seed", "benchmark"]
+    means = samples.groupby(keys)["score"].agg(["mean", "size"])
+    joined = scores.set_index(keys).join(means)
+    assert (joined["score"] - joined["mean"]).abs().max() < 1e-12
+    assert (joined["n_questions"] == joined["size"]).all()
+
+
+def test_costs_hold_a_row_for_every_job(ci, grid):
+    costs = pd.read_csv(ci.results("ci") / "costs.csv")
+    columns = "stage model method seed tokens kept_tokens forward_tokens backward_tokens flops seconds peak_memory_bytes device"
+    assert list(costs.columns) == columns.split()
+    assert len(costs) == len(grid.cost_records())
+    train = costs[costs["stage"] == "train"]
+    assert (train["flops"] > 0).all()
+    assert (train["peak_memory_bytes"] > 0).all()
+    whole = train.groupby(["model", "method", "seed"])[["tokens", "kept_tokens"]].sum()
+    full, half = whole.xs("full", level="method"), whole.xs("sstoken", level="method")
+    assert (full["tokens"] == half["tokens"]).all()
+    assert (half["kept_tokens"] / full["kept_tokens"]).between(0.55, 0.75).all()
+    assert (costs[costs["stage"] == "evaluate"]["forward_tokens"] > 0).all()
+
+
+def test_the_table_shows_mean_and_sd_over_seeds(ci, grid, scores):
+    table = pd.read_csv(ci.results("ci") / "report" / "tables" / "main.csv")
+    assert len(table) == len(grid.models) * len(grid.methods)
+    row = table[(table["model"] == "tiny-llama") & (table["method"] == "sstoken")].iloc[0]
+    mine = scores[(scores["model"] == "tiny-llama") & (scores["method"] == "sstoken")]
+    by_seed = mine.groupby("seed")["score"].mean() * 100
+    assert row["Average"] == pytest.approx(by_seed.mean())
+    assert row["Average SD"] == pytest.approx(by_seed.std(ddof=1))
+    markdown = (ci.results("ci") / "report" / "tables" / "main.md").read_text()
+    assert f"| tiny-llama | sstoken | 2 | {row['ARC-E']:.2f} ± {row['ARC-E SD']:.2f} |" in markdown
+
+
+def test_every_run_leaves_weights_provenance_log_and_selection(ci, grid):
+    for run in grid.runs():
+        folder = (ci.folder / grid.run_record(run)).parent
+        record = json.loads((folder / "run.json").read_text())
+        for name in ("adapter_model.safetensors", "adapter_config.json", "selection.safetensors", "log.jsonl"):
+            assert (folder / name).exists(), folder
+        assert record["software"]["versions"]["torch"]
+        assert len((folder / "log.jsonl").read_text().splitlines()) == record["steps"]
+        assert record["cost"]["seed"] == run.seed
+    assert not list(ci.results("ci").glob("checkpoints/**/*.safetensors"))
+
+
+def test_methods_and_seeds_really_trained_differently(ci, grid):
+    hashes = {}
+    for run in grid.runs():
+        record = json.loads((ci.folder / grid.run_record(run)).read_text())
+        hashes.setdefault(record["weights_sha256"], []).append((run.model, run.method, run.seed))
+    assert all(len(runs) == 1 for runs in hashes.values()), [runs for runs in hashes.values() if len(runs) > 1]
+
+
+def test_a_second_run_has_nothing_to_do(ci):
+    assert "Nothing to be done" in ci.run("config/ci.yaml", "--dry-run")
+
+
+def test_losses_of_the_base_are_computed_once_for_all_methods(ci, grid):
+    for model in grid.models:
+        found = sorted(p.name for p in (ci.results("ci") / "references" / model / "train").glob("*.safetensors"))
+        assert found == ["base.safetensors", "reference.seed0.safetensors"]
+
+
+def test_lint_is_clean(ci):
+    assert "Congratulations" in ci.run("config/ci.yaml", "--lint")
+
+
+def test_every_rule_has_log_benchmark_and_resources(root):
+    for path in (root / "workflow" / "rules").glob("*.smk"):
+        rules = path.read_text().split("\nrule ")[1:]
+        for rule in rules:
+            head = rule.split("\nuse rule ")[0]
+            for directive in ("log:", "benchmark:", "resources:", "conda:", "threads:"):
+                assert directive in head, f"{path.name}: rule {head.splitlines()[0]} lacks {directive}"
+
+
+def test_a_wrong_configuration_stops_before_any_job_with_one_clear_line(workflow):
+    path = workflow.configuration("wrong", trainin={})
+    text = workflow.run(path, ok=False)
+    assert "unknown key 'trainin'. Did you mean 'training'?" in text
+    assert "Traceback" not in text
+    assert not workflow.results("wrong").exists()
+
+
+def test_configurations_do_not_leak_into_each_other(workflow, root):
+    """A --configfile that names no world has none, whatever the default configuration says."""
+    path = workflow.configuration("alone")
+    document = yaml.safe_load(path.read_text())
+    del document["world"], document["data"]["clean"]
+    document |= {
+        "methods": ["full"],
+        "benchmarks_file": "config/benchmarks.tsv",
+        "benchmarks_data": str(workflow.folder),
+    }
+    (workflow.folder / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    document["data"]["train"]["sources"] = [str(workflow.folder / "rows.jsonl")]
+    path.write_text(yaml.safe_dump(document))
+    assert "rule world" not in workflow.run(path, "--dry-run")

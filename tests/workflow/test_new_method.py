@@ -1,0 +1,68 @@
+"""Adding a method is one new file and one entry: shown on a copy of the repository."""
+
+import shutil
+
+import pandas as pd
+import yaml
+
+MINE = '''
+"""Keep the tokens that the model finds hardest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from sstoken.selection import Scorer, Signals
+
+
+@dataclass(frozen=True)
+class Config(Scorer):
+    """``score_i = L_θ(x_i)``."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"loss"})
+
+    def score(self, signals: Signals) -> torch.Tensor:
+        return signals.loss
+'''
+
+
+def test_one_file_and_one_entry_reach_the_table(tmp_path, root):
+    from tests.flow import Workflow
+
+    for name in ("Snakefile", "workflow", "config", "sstoken"):
+        source = root / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, tmp_path / name)
+    (tmp_path / "sstoken" / "methods" / "hardest.py").write_text(MINE)
+    with open(tmp_path / "config" / "methods.yaml", "r+") as file:
+        text = file.read().replace("  full:\n", "  hardest:\n    scorer: hardest\n    keep_ratio: 0.5\n  full:\n", 1)
+        file.seek(0)
+        file.write(text)
+
+    class Copy(Workflow):
+        def __init__(self, folder):
+            self.folder = folder
+
+        def command(self, config, *options):
+            return [part.replace(str(root), str(tmp_path)) for part in super().command(config, *options)]
+
+    flow = Copy(tmp_path)
+    document = yaml.safe_load((tmp_path / "config" / "ci.yaml").read_text())
+    document |= {
+        "models": ["tiny-llama"],
+        "methods": ["hardest"],
+        "benchmarks": ["arc_easy"],
+        "seeds": [0],
+        "experiment": "mine",
+    }
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(document))
+    flow.run(path)
+    scores = pd.read_csv(tmp_path / "results" / "mine" / "scores.csv")
+    assert scores["method"].unique().tolist() == ["hardest"]
+    kept = pd.read_csv(tmp_path / "results" / "mine" / "costs.csv").query("stage == 'train'").iloc[0]
+    assert 0 < kept["kept_tokens"] < kept["tokens"]
