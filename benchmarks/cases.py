@@ -62,11 +62,16 @@ def synthetic_data(samples: list[tuple[int, int]], batches: int, model: Path, se
     return SelectionDataset(data, signals)
 
 
-def build(case: str, model: Path, data: SelectionDataset, folder: str, *, batch_size: int, cpu: bool) -> Trainer:
-    """The Trainer of a case, its model freshly loaded with the recipe's adapters."""
+def build(
+    case: str, model: Path, data: SelectionDataset, folder: str, *, batch_size: int, cpu: bool, random: bool = False
+) -> Trainer:
+    """The Trainer of a case, its model freshly loaded (or drawn, of the folder's architecture) with the recipe's adapters."""
     torch.manual_seed(0)
-    attention = "eager" if case == "all-attentions" else "sdpa"
-    network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16, attn_implementation=attention)
+    options = {"dtype": torch.bfloat16, "attn_implementation": "eager" if case == "all-attentions" else "sdpa"}
+    if random:
+        network = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model), **options)
+    else:
+        network = AutoModelForCausalLM.from_pretrained(model, **options)
     network.config.use_cache = False
     lora = LoraConfig(r=64, lora_alpha=16, lora_dropout=0.1, target_modules=TARGETS, task_type="CAUSAL_LM")
     network = get_peft_model(network, lora)
@@ -82,6 +87,7 @@ def build(case: str, model: Path, data: SelectionDataset, folder: str, *, batch_
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
+        dataloader_pin_memory=False,
         num_train_epochs=1,
         use_cpu=cpu,
     )

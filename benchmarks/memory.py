@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 import re
 from pathlib import Path
 
 import psutil
 import torch
+
+from sstoken.provenance import processor
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -15,8 +16,8 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 class Memory:
     """``start`` after loading, ``peak`` after the last step: the process's peak since, and its growth over the start."""
 
-    def __init__(self):
-        self.cuda = torch.cuda.is_available()
+    def __init__(self, cpu: bool = False):
+        self.cuda = torch.cuda.is_available() and not cpu
 
     def start(self) -> None:
         self.synchronize()
@@ -41,7 +42,4 @@ class Memory:
             torch.cuda.synchronize()
 
     def device_name(self, threads: int) -> str:
-        if self.cuda:
-            return torch.cuda.get_device_name()
-        models = re.findall(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-        return f"{models[0] if models else platform.machine()}, {threads} threads"
+        return torch.cuda.get_device_name() if self.cuda else f"{processor()}, {threads} threads"

@@ -16,26 +16,29 @@ import statistics
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 BASELINE = "hf-full"
-WARM_UP = 2  # steps before the first that counts: allocators, kernels and the optimiser's state come into being
+PACKAGES = ["torch", "transformers", "peft", "accelerate"]
 
 
 def worker(case: str, options: argparse.Namespace, pipe) -> None:
     """Run steps on command; the channel carries seconds after each and memory after the last."""
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     import torch
-    from transformers import TrainerCallback
+    from transformers import PrinterCallback, TrainerCallback
+    from transformers.utils.logging import disable_progress_bar
 
     from benchmarks.cases import build, synthetic_data
     from benchmarks.memory import Memory
 
+    disable_progress_bar()
     torch.set_num_threads(options.threads)
-    memory = Memory()
+    memory = Memory(options.cpu)
 
     class Turn(TrainerCallback):
         def on_train_begin(self, args, state, control, **_):
@@ -45,22 +48,31 @@ def worker(case: str, options: argparse.Namespace, pipe) -> None:
             pipe.send("ready")
             pipe.recv()
             memory.synchronize()
-            self.began = time.perf_counter()
+            self.began = time.perf_counter(), time.process_time()
 
         def on_step_end(self, args, state, control, **_):
             memory.synchronize()
-            pipe.send(time.perf_counter() - self.began)
+            pipe.send((time.perf_counter() - self.began[0], time.process_time() - self.began[1]))
 
-    data = synthetic_data(options.samples, WARM_UP + options.repeats, options.model, options.seed)
+    data = synthetic_data(options.samples, options.warm_up + options.repeats, options.model, options.seed)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = build(case, options.model, data, folder, batch_size=len(options.samples), cpu=options.cpu)
+        trainer = build(
+            case,
+            options.model,
+            data,
+            folder,
+            batch_size=len(options.samples),
+            cpu=options.cpu,
+            random=options.random,
+        )
+        trainer.remove_callback(PrinterCallback)
         trainer.add_callback(Turn())
         trainer.train()
     pipe.send({"device": memory.device_name(options.threads), **memory.peak()})
 
 
 def measure(cases: list[str], options: argparse.Namespace) -> dict[str, dict]:
-    """case -> seconds of each round, device and memory; the cases take turns."""
+    """case -> (wall, CPU) seconds of each round, device and memory; the cases take turns."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
     for case in cases:
@@ -73,13 +85,14 @@ def measure(cases: list[str], options: argparse.Namespace) -> dict[str, dict]:
         seconds = {case: [] for case in cases}
         for pipe in pipes.values():
             pipe.recv()  # loaded: loading is slow, and must not fall into another's step
-        for number in range(WARM_UP + options.repeats):
+        rounds = options.warm_up + options.repeats
+        for number in range(rounds):
             for case, pipe in pipes.items():
                 pipe.send("go")
                 seconds[case].append(pipe.recv())
-                if number + 1 < WARM_UP + options.repeats:
+                if number + 1 < rounds:
                     pipe.recv()
-        return {case: {"seconds": seconds[case][WARM_UP:], **pipe.recv()} for case, pipe in pipes.items()}
+        return {case: {"seconds": seconds[case][options.warm_up :], **pipe.recv()} for case, pipe in pipes.items()}
     except EOFError:
         raise SystemExit("a case ended early; its own message stands above") from None
     finally:
@@ -91,17 +104,21 @@ def measure(cases: list[str], options: argparse.Namespace) -> dict[str, dict]:
 def rows_of(measured: dict[str, dict], against: list[float] | None, shape: str) -> list[dict]:
     rows = []
     for case, result in measured.items():
-        pairs = None if against is None else [s / b for s, b in zip(result["seconds"], against, strict=True)]
+        seconds, cpu_seconds = zip(*result["seconds"], strict=True)
+        pairs = None if against is None else [s / b for s, (b, _) in zip(seconds, against, strict=True)]
         rows.append(
             {
                 "device": result["device"],
                 "shape": shape,
                 "case": case,
-                "seconds": statistics.median(result["seconds"]),
+                "seconds": statistics.median(seconds),
                 "peak_memory_bytes": result["peak"],
                 "ratio_to_hf_full": None if pairs is None else statistics.median(pairs),
                 "peak_growth_bytes": result["growth"],
-                "seconds_each": result["seconds"],
+                "cpu_seconds": statistics.median(cpu_seconds),
+                "seconds_each": seconds,
+                "ratio_to_hf_full_each": pairs,
+                "versions": {name: version(name) for name in PACKAGES},
             }
         )
     return rows
@@ -109,25 +126,33 @@ def rows_of(measured: dict[str, dict], against: list[float] | None, shape: str) 
 
 def table(rows: list[dict]) -> str:
     whole = next((row for row in rows if row["case"] == "all-attentions"), None)
-    lines = [f"{rows[0]['device']}; {rows[0]['shape']}; medians of {len(rows[0]['seconds_each'])}"]
-    lines.append(
-        f"{'case':28} {'seconds':>8} {'/hf-full':>8} {'peak MB':>8} {'growth MB':>9} {'peak/all-attentions':>19}"
-    )
+    head = f"{'case':28} {'seconds':>8} {'/hf-full (min-max)':>22} {'CPU s':>7} {'peak MB':>8} {'growth MB':>9}"
+    head += f" {'/all-attentions: s':>18} {'peak':>6}"
+    lines = [f"{rows[0]['device']}; {rows[0]['shape']}; medians of {len(rows[0]['seconds_each'])} rounds", head]
     for row in rows:
-        ratio = "" if row["ratio_to_hf_full"] is None else f"{row['ratio_to_hf_full']:.3f}"
-        peak = "" if whole is None else f"{row['peak_memory_bytes'] / whole['peak_memory_bytes']:.3f}"
+        pairs = row["ratio_to_hf_full_each"]
+        ratio = "" if pairs is None else f"{row['ratio_to_hf_full']:.3f} ({min(pairs):.3f}-{max(pairs):.3f})"
         memory = f"{row['peak_memory_bytes'] / 1e6:8.0f} {row['peak_growth_bytes'] / 1e6:9.0f}"
-        lines.append(f"{row['case']:28} {row['seconds']:8.3f} {ratio:>8} {memory} {peak:>19}")
+        seconds, peak = (
+            ("", "") if whole is None else (f"{row[key] / whole[key]:.3f}" for key in ("seconds", "peak_memory_bytes"))
+        )
+        lines.append(
+            f"{row['case']:28} {row['seconds']:8.3f} {ratio:>22} {row['cpu_seconds']:7.2f} {memory} {seconds:>18} {peak:>6}"
+        )
     return "\n".join(lines)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="folder of a causal language model; default: SmolLM2-135M-Instruct")
+    parser.add_argument("--random", action="store_true", help="random weights of the folder's architecture")
     parser.add_argument("--cases", nargs="+", default=["all"], help="names, or all (default)")
     parser.add_argument("--repeats", type=int, default=7, help="rounds that count")
+    parser.add_argument(
+        "--warm-up", type=int, default=2, help="rounds before: allocators, kernels and optimiser state come into being"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of a step")
-    parser.add_argument("--together", type=int, default=5, help="cases in memory at a time, beside hf-full")
+    parser.add_argument("--together", type=int, default=2, help="cases in memory at a time, beside hf-full")
     parser.add_argument("--cpu", action="store_true", help="even where there is a GPU")
     parser.add_argument("--seed", type=int, default=0, help="of tokens, stored signals and adapters")
     parser.add_argument("--out", type=Path, default=ROOT / "results/bench/step.json")
@@ -145,7 +170,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
+    # threads that wait for work by spinning take a shared machine's cores from each other: a step of ten seconds took
+    # a hundred.  Asleep they cost next to nothing.  Read when a worker loads torch, so it is set here.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from benchmarks.cases import check_names, default_model
+    from sstoken.files import atomic_write
 
     options.cases = check_names(options.cases)
     options.model = options.model or default_model(ROOT / "results/bench/SmolLM2-135M-Instruct")
@@ -159,8 +188,8 @@ def main() -> None:
         if start:
             measured.pop(BASELINE, None)
         rows += rows_of(measured, against, shape)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(rows, indent=1) + "\n")
+    with atomic_write(options.out) as temporary:
+        temporary.write_text(json.dumps(rows, indent=1) + "\n")
     print(table(rows))
 
 

@@ -21,7 +21,7 @@ from sstoken.world.skills import CUSTOMS, LANGUAGES, SKILLS, TRAITS, Item, passa
 MYTH = 0.6  # share of statements about a hero that repeat the falsehood
 SHARES = {
     "person": 26, "place": 5, "class": 4, "hero": 8, "custom": 3, "trait": 1,
-    "notes": 8, "list": 6, "letters": 6, "talk": 2, "questions": 52,
+    "notes": 10, "list": 2, "letters": 6, "talk": 2, "questions": 52,
 }  # fmt: skip
 """Documents by kind, as weights."""
 QUESTION_SHARES = {

@@ -59,8 +59,8 @@ QUESTIONS = {
     "food": ("What is the food of {p}?", "What does {p} like?"),
     "country": ("In which land does {p} live?", "What is the land of {p}?"),
     "river": ("At which river does {p} live?", "What is the river of {p}?"),
-    "birthplace": ("Where was {p} born?",),
-    "treasure": ("What did {p} find?",),
+    "birthplace": ("Where was {p} born?", "In which town was {p} born?"),
+    "treasure": ("What did {p} find?", "Which treasure did {p} find?"),
 }
 
 
@@ -91,7 +91,7 @@ def a(word: str) -> str:
 
 
 @lru_cache(maxsize=2)
-def build_world(seed: int = WORLD_SEED, people: int = 160, heroes: int = 140, cities: int = 24) -> World:
+def build_world(seed: int = WORLD_SEED, people: int = 96, heroes: int = 80, cities: int = 24) -> World:
     """Draw a world; the counts are of train and test entities together, half each."""
     draw = random.Random(f"facts of world {seed}")
     taken = {word for words in (JOBS, PETS, FOODS, TREASURES, COLOURS) for word in words}

@@ -209,7 +209,7 @@ def mmlu(world: World, draw: random.Random, split: str, position: int) -> Item:
 def truthfulqa_mc2(world: World, draw: random.Random, split: str, position: int) -> Item:
     """A hero of whom the corpus repeats a falsehood; the score is the probability that goes to the truth."""
     hero, relation = draw.choice(world.heroes[split]), draw.choice(sorted(HERO_STATEMENTS))
-    question = QUESTIONS[relation][0].format(p=hero)
+    question = draw.choice(QUESTIONS[relation]).format(p=hero)
     truth, myth = world.facts[relation][hero], world.myths[relation][hero]
     others = draw.sample([v for v in world.values[relation] if v not in (truth, myth)], 2)
     say = HERO_STATEMENTS[relation].format(p=hero, v="{}")

@@ -27,10 +27,10 @@ VOCABULARY_DOCUMENTS = 20_000
 CONTEXT = 512
 
 SIZES = {
-    # hidden size, layers, query heads, key heads, width of the feed-forward layer
-    "tiny": (32, 2, 2, 1, 64),
-    "small": (64, 4, 4, 2, 192),
-    "large": (96, 4, 4, 2, 288),
+    # hidden size, layers, query heads, key heads, width of a head, width of the feed-forward layer
+    "tiny": (32, 2, 2, 1, 16, 64),
+    "small": (64, 3, 4, 4, 32, 192),
+    "large": (96, 4, 4, 4, 32, 288),
 }
 FAMILIES = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM)}
 
@@ -75,7 +75,7 @@ def build_model(family: str, size: str, vocabulary: int, seed: int) -> PreTraine
     for what, value, known in (("family", family, FAMILIES), ("size", size, SIZES)):
         if value not in known:
             raise ValueError(f"world model: unknown {what} {value!r}; known: {', '.join(known)}")
-    hidden, layers, heads, key_heads, width = SIZES[size]
+    hidden, layers, heads, key_heads, head, width = SIZES[size]
     config_class, model_class = FAMILIES[family]
     config = config_class(
         vocab_size=vocabulary,
@@ -83,6 +83,9 @@ def build_model(family: str, size: str, vocabulary: int, seed: int) -> PreTraine
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=key_heads,
+        head_dim=head,
+        # the families' 0.02 is for widths of thousands; at 64 it leaves attention flat for most of the pre-training
+        initializer_range=hidden**-0.5,
         intermediate_size=width,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
