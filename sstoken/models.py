@@ -10,13 +10,21 @@ from __future__ import annotations
 import copy
 import hashlib
 import importlib.util
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from sstoken.config import ConfigError, ModelEntry
 from sstoken.files import sha256_file
@@ -125,6 +133,12 @@ class Weights:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The folder's tokenizer, of the class that the folder itself names."""
+    config = folder / "tokenizer_config.json"
+    named = json.loads(config.read_text()).get("tokenizer_class") if config.exists() else None
+    if named in ("PreTrainedTokenizerFast", "TokenizersBackend"):  # the same class, before and since transformers 5
+        # by the model's type AutoTokenizer would take, e.g., Qwen2Tokenizer, which splits words another way
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 

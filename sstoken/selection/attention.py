@@ -39,6 +39,8 @@ def attention_mass(
             "attention_mass needs query [B, H, T, K], key [B, G, T, K] with H a multiple of G, and prompt mask [B, T]; got "
             f"{tuple(query_BHTK.shape)}, {tuple(key_BGTK.shape)}, {tuple(prompt_mask_BT.shape)}"
         )
+    if scale is not None and not scale > 0:
+        raise ValueError(f"scale must be positive, not {scale}")
     dtype = torch.promote_types(query_BHTK.dtype, torch.float32)
     if length == 0:
         return query_BHTK.new_zeros(batch, length, dtype=dtype)

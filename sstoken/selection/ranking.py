@@ -35,8 +35,9 @@ def minmax(value_BT: torch.Tensor, mask_BT: torch.Tensor, eps: float = 1e-8) -> 
 
 @lru_cache
 def _fraction(keep_ratio: float) -> Fraction:
-    # 0.55 means 55/100: in binary 0.55 * 20 rounds up past 11 and its ceiling would keep a token too many
-    fraction = Fraction(str(keep_ratio))
+    # 0.55 means 55/100: in binary 0.55 * 20 rounds up past 11 and its ceiling would keep a token too many.  Twelve
+    # digits keep n * numerator within int64 for millions of tokens, and read 1/3 as a third
+    fraction = Fraction(str(keep_ratio)).limit_denominator(10**12)
     if not 0 <= fraction <= 1:
         raise ValueError(f"keep_ratio must lie in [0, 1], not {keep_ratio}")
     return fraction
@@ -56,9 +57,6 @@ def kept_count(
         The same type as response_count.
     """
     fraction = _fraction(float(keep_ratio))
-    if isinstance(response_count, torch.Tensor):
-        # a double has up to 17 digits: n * numerator must stay within int64, for up to nine million tokens
-        fraction = fraction.limit_denominator(10**12)
     product = response_count * fraction.numerator
     if rounding == "ceil":
         return -((-product) // fraction.denominator)
@@ -95,7 +93,7 @@ def keep_top(
         raise ValueError(
             f"keep_top needs score and mask [B, T]; got {tuple(score_BT.shape)}, {tuple(response_mask_BT.shape)}"
         )
-    score_BT = score_BT.detach().nan_to_num(nan=float("-inf"), posinf=float("inf"), neginf=float("-inf"))
+    score_BT = score_BT.detach()
     if scope == "sample":
         return _keep_rows(
             score_BT, response_mask_BT, kept_count(response_mask_BT.sum(-1, keepdim=True), keep_ratio, rounding)
@@ -110,22 +108,30 @@ def keep_top(
 
 
 def _keep_rows(score_BT, mask_BT, count_B1):
-    # two stable sorts: by score, then response before the rest, so that a response token at -inf still outranks padding
-    order_BT = score_BT.sort(dim=-1, descending=True, stable=True).indices
-    outside_BT = (~mask_BT).gather(-1, order_BT).to(torch.uint8)
-    order_BT = order_BT.gather(-1, outside_BT.sort(dim=-1, stable=True).indices)
+    # two stable sorts: by score, then numbers before NaN before what is not response, so that a response token at -inf
+    # still outranks padding
+    wrong_BT = score_BT.isnan()
+    order_BT = score_BT.masked_fill(wrong_BT, float("-inf")).sort(dim=-1, descending=True, stable=True).indices
+    group_BT = torch.where(mask_BT, wrong_BT.to(torch.uint8), 2).gather(-1, order_BT)
+    order_BT = order_BT.gather(-1, group_BT.sort(dim=-1, stable=True).indices)
     rank_T = torch.arange(score_BT.shape[-1], device=score_BT.device)
     return torch.zeros_like(mask_BT).scatter(-1, order_BT, rank_T < count_B1)
 
 
 def _keep_flat(score_BT, mask_BT, keep_ratio, rounding):
     score_N = score_BT[mask_BT]
-    total = score_N.shape[0]
-    count = kept_count(total, keep_ratio, rounding)
-    if count in (0, total):
-        return mask_BT if count else torch.zeros_like(mask_BT)
-    threshold = score_N.kthvalue(total - count + 1).values
-    keep_N = score_N > threshold
-    tie_N = score_N == threshold
-    keep_N |= tie_N & (tie_N.cumsum(0) <= count - keep_N.sum())
+    count = kept_count(score_N.shape[0], keep_ratio, rounding)
+    number_N = ~score_N.isnan()
+    numbers = int(number_N.sum())
+    if count >= numbers:
+        keep_N = number_N | (~number_N & ((~number_N).cumsum(0) <= count - numbers))
+    elif count == 0:
+        keep_N = torch.zeros_like(number_N)
+    else:
+        score_N = score_N.masked_fill(~number_N, float("-inf"))
+        # NaN sits at the very bottom: the threshold among numbers is count places from the top
+        threshold = score_N.kthvalue(score_N.shape[0] - count + 1).values
+        keep_N = score_N > threshold
+        tie_N = (score_N == threshold) & number_N
+        keep_N |= tie_N & (tie_N.cumsum(0) <= count - keep_N.sum())
     return torch.zeros_like(mask_BT).masked_scatter(mask_BT, keep_N)

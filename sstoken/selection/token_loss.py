@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import torch
 
-IGNORE = -100
 DEFAULT_CHUNK = 1024
 
 
@@ -29,7 +28,7 @@ def token_loss(
     Args:
         hidden_ND: float32, bfloat16 or float64; the state at position i-1 for the target x_i. Differentiable.
         weight_VD: the output projection; its gradient is computed only if it requires one (frozen under LoRA).
-        target_N: int64 in [0, V), or -100: loss 0 and no gradient.
+        target_N: int64 in [0, V), or negative (-100 by custom): ignored, loss 0 and no gradient.
         bias_V: optional bias of the projection; differentiable if it requires a gradient.
         chunk_size: tokens a chunk, >= 1.
         backward_tokens: an upper bound, known to the caller, on the tokens with a non-zero upstream gradient.  With
@@ -65,9 +64,12 @@ def token_loss(
 
 
 def _logits_CV(hidden_CD, weight_VD, bias_V):
+    """Logits less their largest, a shift that changes no probability and lets exp neither overflow nor lose digits."""
     logits_CV = hidden_CD @ weight_VD.T
     logits_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
-    return logits_CV if bias_V is None else logits_CV.add_(bias_V)
+    if bias_V is not None:
+        logits_CV.add_(bias_V)
+    return logits_CV.sub_(logits_CV.amax(-1, keepdim=True))
 
 
 class _TokenLoss(torch.autograd.Function):
@@ -76,34 +78,34 @@ class _TokenLoss(torch.autograd.Function):
         with torch.autocast(hidden_ND.device.type, enabled=False):
             count = hidden_ND.shape[0]
             loss_N = hidden_ND.new_empty(count, dtype=torch.promote_types(hidden_ND.dtype, torch.float32))
-            logsumexp_N = torch.empty_like(loss_N)
             for start in range(0, count, chunk_size):
                 part = slice(start, start + chunk_size)
                 logits_CV = _logits_CV(hidden_ND[part], weight_VD, bias_V)
-                logsumexp_N[part] = logits_CV.logsumexp(-1)
                 target_C = target_N[part].clamp_min(0)
-                loss_N[part] = logsumexp_N[part] - logits_CV.gather(-1, target_C[:, None])[:, 0]
+                chosen_C = logits_CV.gather(-1, target_C[:, None])[:, 0]
+                loss_N[part] = logits_CV.exp_().sum(-1).log_() - chosen_C
                 del logits_CV
-            loss_N.masked_fill_(target_N == IGNORE, 0.0)
-        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, target_N, logsumexp_N)
+            loss_N.masked_fill_(target_N < 0, 0.0)
+        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, target_N)
         ctx.chunk_size, ctx.backward_tokens = chunk_size, backward_tokens
         return loss_N
 
     @staticmethod
     def backward(ctx, upstream_N):
-        hidden_ND, weight_VD, bias_V, target_N, logsumexp_N = ctx.saved_tensors
+        hidden_ND, weight_VD, bias_V, target_N = ctx.saved_tensors
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
         with torch.autocast(hidden_ND.device.type, enabled=False):
-            upstream_N = upstream_N.masked_fill(target_N == IGNORE, 0.0)
+            upstream_N = upstream_N.masked_fill(target_N < 0, 0.0)
             index_M = _nonzero(upstream_N, ctx.backward_tokens)
             grad_hidden = torch.zeros_like(hidden_ND) if need_hidden else None
             # float32 sums: thousands of bfloat16 chunk products would lose the small ones
-            grad_weight = torch.zeros_like(weight_VD, dtype=logsumexp_N.dtype) if need_weight else None
-            grad_bias = torch.zeros_like(bias_V, dtype=logsumexp_N.dtype) if need_bias else None
+            grad_weight = torch.zeros_like(weight_VD, dtype=upstream_N.dtype) if need_weight else None
+            grad_bias = torch.zeros_like(bias_V, dtype=upstream_N.dtype) if need_bias else None
             for start in range(0, index_M.shape[0], ctx.chunk_size):
                 index_C = index_M[start : start + ctx.chunk_size]
                 hidden_CD, target_C = hidden_ND[index_C], target_N[index_C].clamp_min(0)
-                slope_CV = _logits_CV(hidden_CD, weight_VD, bias_V).sub_(logsumexp_N[index_C, None]).exp_()
+                slope_CV = _logits_CV(hidden_CD, weight_VD, bias_V).exp_()
+                slope_CV.div_(slope_CV.sum(-1, keepdim=True))
                 slope_CV.scatter_add_(-1, target_C[:, None], torch.full_like(slope_CV[:, :1], -1.0))
                 slope_CV.mul_(upstream_N[index_C, None])
                 if need_bias:

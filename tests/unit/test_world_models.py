@@ -133,5 +133,5 @@ def test_shipped_weights_are_small_and_belong_to_this_world():
         ids = [tokenizer(text, return_tensors="pt")["input_ids"] for text in texts]
         with torch.no_grad():
             loss = sum(float(model(input_ids=x, labels=x).loss) for x in ids) / len(ids)
-        assert loss < 2.0, (folder.name, loss)  # 7.0 untrained
+        assert loss < 1.5, (folder.name, loss)  # an untrained model has the logarithm of the vocabulary, 6.8
         assert (folder / "pretrain.jsonl").exists()
