@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pyarrow.parquet
 
 ROLES = ("system", "user", "assistant")
@@ -58,7 +59,7 @@ def read_rows(
     Raises:
         DataError: a source that is not there, bad rows under "stop", or no row left.
     """
-    rows, bad, seen = [], [], {}
+    rows, bad, seen, stems = [], [], {}, Counter()
     for source in sources:
         for place, raw in _raw_rows(source):
             reason = raw if isinstance(raw, str) else _fault(raw)
@@ -67,7 +68,7 @@ def read_rows(
             if reason is not None:
                 bad.append(BadRow(place, reason))
                 continue
-            rows.append(_row(raw, place, seen))
+            rows.append(_row(raw, place, seen, stems))
     stop_at(bad, on_bad_row, len(rows) + len(bad))
     if shuffle_seed is not None:
         rows = [rows[i] for i in np.random.default_rng(shuffle_seed).permutation(len(rows))]
@@ -113,22 +114,23 @@ def _file_rows(file: Path) -> Iterator[tuple[str, object]]:
                 if line.strip():
                     try:
                         yield f"{file}:{number}", json.loads(line)
-                    except ValueError as error:  # invalid JSON or UTF-8
+                    except (ValueError, RecursionError) as error:  # invalid JSON or UTF-8, or nested without end
                         yield f"{file}:{number}", f"invalid JSON: {error}"
     elif file.suffix == ".json":
         try:
             rows = json.loads(file.read_bytes())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{file}: invalid JSON: {error}") from error
         if not isinstance(rows, list):
             raise DataError(f"{file}: a .json file must hold a list of rows; use .jsonl for a row a line")
         yield from ((f"{file}:row {number}", row) for number, row in enumerate(rows, 1))
     elif file.suffix == ".parquet":
-        number = 0
-        for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{file}:row {number}", row
+        try:
+            batches = pyarrow.parquet.ParquetFile(file).iter_batches()
+            rows = (row for batch in batches for row in batch.to_pylist())
+            yield from ((f"{file}:row {number}", row) for number, row in enumerate(rows, 1))
+        except (pyarrow.ArrowException, OSError) as error:
+            raise DataError(f"{file}: not a readable Parquet file: {error}") from error
     else:
         raise DataError(f"{file}: expected one of {', '.join(SUFFIXES)}")
 
@@ -143,7 +145,7 @@ def _hub_rows(source: str) -> Iterator[tuple[str, object]]:
 
 
 def _messages(raw: dict) -> object:
-    if "messages" in raw:
+    if raw.get("messages") is not None:  # a column that other rows of the file fill is null here
         return raw["messages"]
     if "prompt" in raw and "completion" in raw:
         return [{"role": "user", "content": raw["prompt"]}, {"role": "assistant", "content": raw["completion"]}]
@@ -167,6 +169,10 @@ def _fault(raw: object) -> str | None:
         content = message["content"]
         if not isinstance(content, str):
             return f"message {number}'s content is not text but {type(content).__name__}"
+        try:
+            content.encode()
+        except UnicodeEncodeError as error:
+            return f"message {number}'s content is not Unicode text: half a surrogate pair at character {error.start}"
         if message["role"] == "assistant" and not content.strip():
             return f"message {number}: the assistant's response is empty"
         if fault := _noise_fault(message.get("noise"), content):
@@ -177,22 +183,30 @@ def _fault(raw: object) -> str | None:
 
 
 def _noise_fault(noise: object, content: str) -> str | None:
-    for span in noise or []:
-        if not (isinstance(span, list) and len(span) == 3 and isinstance(span[2], str)):
+    if noise is None:
+        return None
+    if not isinstance(noise, list):
+        return f"noise is not a list of [start, end, kind] but {type(noise).__name__}"
+    for span in noise:
+        # by exact type: true and false are ints to isinstance
+        if not (isinstance(span, list) and [type(part) for part in span] == [int, int, str]):
             return f"noise span {span!r} is not [start, end, kind]"
         if not 0 <= span[0] < span[1] <= len(content):
             return f"noise span {span!r} lies outside the content of {len(content)} characters"
     return None
 
 
-def _row(raw: dict, place: str, seen: dict[str, str]) -> Row:
+def _row(raw: dict, place: str, seen: dict[str, str], stems: Counter) -> Row:
     messages = tuple(_messages(raw))
     if raw.get("id") is not None:
         name = str(raw["id"])
     else:
         canonical = json.dumps([[m["role"], m["content"]] for m in messages], ensure_ascii=False)
-        stem = hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        numbers = (stem if n == 1 else f"{stem}-{n}" for n in range(1, math.ceil(1e9)))
-        name = next(candidate for candidate in numbers if candidate not in seen)
+        stem = hashlib.sha256(canonical.encode()).hexdigest()[:16]
+        while True:  # counts on from the last repeat: a file of equal rows stays linear
+            stems[stem] += 1
+            name = stem if stems[stem] == 1 else f"{stem}-{stems[stem]}"
+            if name not in seen:  # a row's own id may have taken this one
+                break
     seen[name] = place
     return Row(name, messages, str(raw.get("source") or ""), place)

@@ -17,7 +17,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerBase
 
-from sstoken.data.chat import RenderError, noise_codes, render, response_mask, special_tokens
+from sstoken.data.chat import (
+    RenderError,
+    check_template,
+    noise_codes,
+    render,
+    response_mask,
+    special_tokens,
+    whole_offsets,
+)
 from sstoken.data.readers import BadRow, DataError, Row, stop_at
 from sstoken.files import atomic_write
 
@@ -100,7 +108,13 @@ class TokenData:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         except (SafetensorError, OSError) as error:
             raise DataError(f"{path}: not a readable token file ({error}); delete it to make it again") from error
-        if metadata.get("format") != FORMAT:
+        # other stored arrays of this suite carry the same format number
+        whole = {"input_ids", "offset", "response_mask"} <= arrays.keys() and {
+            "ids",
+            "kinds",
+            "sha256",
+        } <= metadata.keys()
+        if metadata.get("format") != FORMAT or not whole:
             raise DataError(f"{path}: not a token file of this version; delete it to make it again")
         data = cls(**arrays, ids=tuple(json.loads(metadata["ids"])), kinds=tuple(json.loads(metadata["kinds"])))
         if data.sha256 != metadata["sha256"]:
@@ -117,10 +131,12 @@ def tokenize(
     a response token, or that the template cannot render, is a bad row.
 
     Raises:
-        DataError: bad rows under "stop"; a tokenizer without offsets, or that does not know its own eos as text.
+        DataError: no rows, or bad ones under "stop"; a tokenizer without offsets, or that does not know its own eos as
+            text; a template that it cannot fill.
     """
-    if not tokenizer.is_fast:
-        raise DataError(f"{type(tokenizer).__name__} gives no character offsets; a fast tokenizer is needed")
+    if not rows:
+        raise DataError("no rows to tokenise")
+    check_template(tokenizer, template)
     specials, kinds, bad = special_tokens(tokenizer), {}, []
     ids, masks, codes, names = [], [], [], []
     for start in range(0, len(rows), ROWS_AT_A_TIME):
@@ -133,7 +149,10 @@ def tokenize(
                 bad.append(BadRow(row.place, str(error)))
         # a chat template brings its own BOS
         options = {"add_special_tokens": template == "tulu", "return_offsets_mapping": True}
-        encoded = tokenizer([t.text for t in texts], **options) if texts else {"input_ids": [], "offset_mapping": []}
+        encoded = {"input_ids": [], "offset_mapping": []}
+        if texts:
+            with whole_offsets(tokenizer):
+                encoded = tokenizer([t.text for t in texts], **options)
         for row, text, ids_T, offsets in zip(part, texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
             offsets_T2 = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
             if template == "tulu" and ids_T[-1] != tokenizer.eos_token_id and row.messages[-1]["role"] == "assistant":

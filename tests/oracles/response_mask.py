@@ -1,4 +1,4 @@
-"""Which tokens are response, by decoding: tokens whose characters, laid end to end, fall within a response."""
+"""Which tokens are response, and which are noise, by decoding: a token's bytes, laid end to end, say where it stands."""
 
 from __future__ import annotations
 
@@ -9,16 +9,28 @@ def by_bytes(tokenizer, ids: list[int], prompt_parts: list[tuple[bool, str]]) ->
     Every token stands for a run of bytes (an added token for its own text); a token is response if the byte that it
     starts with is one of a response.
     """
-    alphabet = {character: byte for byte, character in _byte_alphabet().items()}
     sides = [response for response, text in prompt_parts for _ in text.encode()]
-    mask, place = [], 0
+    return [bool(start) and sides[start] for start, _ in byte_spans(tokenizer, ids, len(sides))]
+
+
+def noise_by_bytes(tokenizer, ids: list[int], text: str, code_of_character: list[int]) -> list[int]:
+    """The code of each token: the highest among the characters that any of its bytes belongs to, 0 for none."""
+    owner = [number for number, character in enumerate(text) for _ in character.encode()]
+    spans = byte_spans(tokenizer, ids, len(owner))
+    return [max((code_of_character[owner[byte]] for byte in range(*span)), default=0) for span in spans]
+
+
+def byte_spans(tokenizer, ids: list[int], total: int) -> list[tuple[int, int]]:
+    """Bytes (start, end) of each token, which together are the whole text's ``total``."""
+    alphabet = {character: byte for byte, character in _byte_alphabet().items()}
     added = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    spans, place = [], 0
     for token in tokenizer.convert_ids_to_tokens(ids):
-        mask.append(bool(place) and sides[place])
-        raw = token.encode() if token in added else bytes(alphabet[c] for c in token)
-        place += len(raw)
-    assert place == len(sides)
-    return mask
+        length = len(token.encode() if token in added else bytes(alphabet[c] for c in token))
+        spans.append((place, place + length))
+        place += length
+    assert place == total
+    return spans
 
 
 def _byte_alphabet() -> dict[int, str]:
