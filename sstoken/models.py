@@ -49,7 +49,13 @@ def materialise(entry: ModelEntry, folder: Path, *, seed: int = 0) -> None:
     elif kind == "world":
         from sstoken import world
 
-        shutil.copytree(Path(world.__file__).parent / "weights" / where, folder, dirs_exist_ok=True)
+        bases = Path(world.__file__).parent / "weights"
+        if not (bases / where / "config.json").exists():
+            known = ", ".join(sorted(path.parent.name for path in bases.glob("*/config.json")))
+            raise ConfigError(
+                f"models file: {entry.name}: the embedded world has no base named {where}; it has {known}"
+            )
+        shutil.copytree(bases / where, folder, dirs_exist_ok=True)
     elif kind == "local":
         if not (Path(where) / "config.json").exists():
             raise ConfigError(f"models file: {entry.name}: no config.json in {where}")

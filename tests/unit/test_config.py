@@ -128,6 +128,20 @@ def test_what_a_method_is_scored_with_is_added_and_shared():
     assert losses == {f"{folder}/base.safetensors", f"{folder}/reference.seed7.safetensors"}
 
 
+def test_a_history_can_be_the_end_of_another_run_of_the_grid(tmp_path, root):
+    document = yaml.safe_load((root / "config" / "methods.yaml").read_text())
+    document["methods"]["second"] = {"extends": "sstoken", "history": "full"}
+    document["methods"]["loop"] = {"extends": "sstoken", "history": "loop"}
+    path = tmp_path / "methods.yaml"
+    path.write_text(yaml.safe_dump(document))
+    grid = Grid(with_settings(methods=["second"], seeds=[5], methods_file=str(path)))
+    assert [m.name for m in grid.needed_methods] == ["full", "second"]
+    assert grid.losses("tiny-llama", "train", "full.seed5") in grid.run_inputs(Run("tiny-llama", "second", 5))
+    assert grid.label_inputs("tiny-llama", "full.seed5") == [grid.run_record(Run("tiny-llama", "full", 5))]
+    with pytest.raises(ConfigError, match="loop -> loop"):
+        Grid(with_settings(methods=["loop"], methods_file=str(path)))
+
+
 def test_a_chain_is_a_chain_of_jobs():
     grid = Grid(with_settings(methods=["tokencleaning-self-evolving"]))
     end = Run("tiny-llama", "tokencleaning-self-evolving", 0)
