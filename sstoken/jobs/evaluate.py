@@ -30,7 +30,7 @@ def evaluate_run(
     parts = [weights.sha256, settings, [asdict(benchmark) for benchmark in benchmarks], data_root]
     identity = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     with job(record, threads):
-        if record.exists() and read_record(record)["identity"] == identity:
+        if record.exists() and read_record(record).get("identity") == identity:
             return  # an orphan of a killed workflow has finished it meanwhile
         cost = Cost("evaluate", model=model, method=method, seed=seed)
         with measured(cost, device := device_of(device)):

@@ -89,7 +89,7 @@ def train(order: TrainingJob) -> None:
     with job(record, order.threads):
         data, signals = _data_of(order)
         identity = _identity(order, data)
-        if record.exists() and read_record(record)["identity"] == identity:
+        if record.exists() and read_record(record).get("identity") == identity:
             return  # an orphan of a killed workflow has finished it meanwhile
         cost = Cost("train", model=order.model, method=order.method.name, seed=order.seed)
         with measured(cost, device := device_of(order.device)):
@@ -223,14 +223,8 @@ def training_arguments(settings: TrainingSettings, folder: Path, seed: int, devi
 def _identity(order: TrainingJob, data: TokenData) -> str:
     """A name for all that the weights depend on: a checkpoint of other settings or data is never resumed from."""
     files = [order.base, order.initial] if order.initial else [order.base]
-    parts = [
-        order.entry,
-        asdict(order.settings),
-        order.seed,
-        order.part,
-        data.sha256,
-        [weights_sha256(f) for f in files],
-    ]
+    weights = [weights_sha256(folder) for folder in files] + [w.sha256 for w in order.loss_weights.values()]
+    parts = [order.entry, asdict(order.settings), order.seed, order.part, data.sha256, weights]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
