@@ -23,3 +23,8 @@ rule all:
     input:
         REPORT,
     localrule: True
+
+
+onsuccess:
+    if (table := Path(ROOT, "report/tables/main.md")).exists():
+        print(f"{table}\n\n{table.read_text()}")

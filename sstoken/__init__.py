@@ -1,5 +1,8 @@
 """sstoken: does selecting tokens during supervised fine-tuning help, how much, and at what cost?"""
 
+import os
+from pathlib import Path
+
 __version__ = "0.1.0"
 __all__ = ["SelectionTrainer", "load_method"]
 
@@ -15,3 +18,9 @@ def __getattr__(name: str):
 
         return load_method
     raise AttributeError(f"module 'sstoken' has no attribute {name!r}")
+
+
+def show_to_subprocesses() -> None:
+    """Let Python processes started from here import this package from where it lies, installed or not."""
+    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))

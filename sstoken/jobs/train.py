@@ -109,6 +109,11 @@ def train(order: TrainingJob) -> None:
             if checkpoint := _last_checkpoint(checkpoints):
                 print(f"{order.method.name}, seed {order.seed}: resuming from {checkpoint.name}")
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            if not any(row.get("learning_rate") for row in trainer.state.log_history):
+                raise ValueError(
+                    f"method {order.method.name}, part {order.part}: all {trainer.state.global_step} steps are warm-up, at "
+                    "learning rate 0, so nothing was trained; use more data, fewer parts, or warmup_share: 0"
+                )
             _save(trainer, model, order)
         _count(cost, trainer, Shape.of(model))
         details = {

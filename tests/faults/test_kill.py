@@ -100,6 +100,13 @@ def test_a_bad_row_in_the_data_stops_the_workflow_with_its_place(workflow):
     assert f"{rows}:2: neither messages nor prompt and completion; its keys: prompt" in text
 
 
+def test_a_run_too_short_to_train_anything_says_so(workflow):
+    data = {"train": {"sources": ["{world}/train.jsonl"], "limit": 8}}
+    changes = SMALL | {"methods": ["full"], "benchmarks": ["arc_easy"], "data": data}
+    text = workflow.run(workflow.configuration("short", **changes), ok=False)
+    assert "all 1 steps are warm-up, at learning rate 0" in text
+
+
 def test_a_reference_file_of_other_data_stops_the_run(alone, workflow):
     import shutil
 

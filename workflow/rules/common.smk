@@ -1,17 +1,18 @@
 # What every stage shares: the checked configuration, the grid that follows from it, and the names of its files.
-import os
 import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(workflow.basedir))
-# scripts run in processes of their own: they find the package without its being installed
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(workflow.basedir), os.environ.get("PYTHONPATH")]))
 
+import sstoken
 from sstoken.config import ConfigError, check_config
 from sstoken.grid import REFERENCE, Grid, Run
 from sstoken.methods import MethodError
+
+# scripts run in processes of their own: they find the package without its being installed
+sstoken.show_to_subprocesses()
 
 
 def any_of(known):
