@@ -17,10 +17,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArgu
 from sstoken import SelectionTrainer, load_method
 from sstoken.config import ModelEntry
 from sstoken.data import TokenData
+from sstoken.dataset import SelectionDataset
 from sstoken.methods import load_methods
 from sstoken.models import materialise
 from sstoken.selection import keep_top, minmax
-from sstoken.training import SelectionDataset
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 IGNORED = -100

@@ -15,13 +15,14 @@ from transformers import PreTrainedModel, TrainingArguments, set_seed
 from sstoken.config import TrainingSettings
 from sstoken.costs import Shape
 from sstoken.data import TokenData
+from sstoken.dataset import SelectionDataset, uniform_signal
 from sstoken.files import atomic_write
 from sstoken.jobs import device_of, job, run_folder
 from sstoken.methods import Method, build_method, full
 from sstoken.models import DTYPES, Weights, weights_sha256
 from sstoken.provenance import Cost, Record, measured, read_record
 from sstoken.references import ReferenceLosses, compute_losses
-from sstoken.training import STATE_FILE, SelectionDataset, SelectionTrainer, uniform_signal
+from sstoken.training import STATE_FILE, SelectionTrainer
 
 
 @dataclass(frozen=True, kw_only=True)

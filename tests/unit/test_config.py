@@ -173,7 +173,19 @@ def test_pins_are_the_same_everywhere(root):
         assert yaml.safe_load((root / path).read_text())["dependencies"][-1]["pip"] == expected, path
 
 
-FLOW = ["files", "config", "selection", "methods", "data", "packed", "batching", "models", "references", "training"]
+FLOW = [
+    "files",
+    "config",
+    "selection",
+    "methods",
+    "data",
+    "packed",
+    "batching",
+    "dataset",
+    "models",
+    "references",
+    "training",
+]
 
 
 def imports_of(path):

@@ -7,11 +7,12 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import TrainerCallback, TrainingArguments
 
+from sstoken.dataset import SelectionDataset, fixed_mask, uniform_signal
 from sstoken.methods import Method, load_method, load_methods
 from sstoken.methods import sstoken as sstoken_method
 from sstoken.references import compute_losses
 from sstoken.selection import Scorer
-from sstoken.training import STATE_FILE, SelectionDataset, SelectionTrainer, fixed_mask, uniform_signal
+from sstoken.training import STATE_FILE, SelectionTrainer
 from tests.conftest import ragged_tokens, tiny_adapter, tiny_model
 
 METHODS = [name for name, method in load_methods().items() if method.trains]
