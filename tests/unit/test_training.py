@@ -101,6 +101,29 @@ def test_gradient_is_that_of_the_mean_over_kept_tokens(name, normalisation, tmp_
         torch.testing.assert_close(found[key], gradient, atol=1e-5, rtol=1e-4)
 
 
+def test_micro_batch_normalisation_averages_the_means_of_micro_batches(tmp_path):
+    """The release's objective: unlike the mean over all kept tokens, it depends on how samples are grouped."""
+    from dataclasses import replace
+
+    data = ragged_tokens(8)
+    method = replace(load_method("tokencleaning-fixed"), normalisation="micro-batch")
+    trainer = trainer_for(method, data, tmp_path, args={"max_steps": 1, "learning_rate": 1e-30, "max_grad_norm": 0})
+    found = {}
+
+    class Grab(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, model=None, **_):
+            found.update({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+
+    trainer.add_callback(Grab())
+    trainer.train()
+    model, keep, half = tiny_adapter(tiny_model()), trainer.record["keep"], int(data.response_offset[4])
+    parts = [(data.slice(0, 4), keep[:half]), (data.slice(4, 8), keep[half:])]
+    (sum(naive_loss(model, part, mask, "tokens") for part, mask in parts) / 2).backward()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(found[name], parameter.grad, atol=1e-5, rtol=1e-4)
+
+
 def test_prompt_padding_and_dropped_tokens_get_exactly_zero_gradient(tmp_path):
     """Change a dropped token's target, or a prompt token's place as a target: the gradient must not move at all."""
     data = ragged_tokens(4, prompt=(3, 9), response=(6, 12))
