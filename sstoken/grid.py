@@ -1,14 +1,17 @@
 """The grid of one configuration: which runs there are, what each needs, and where every file lies.
 
+A model's runs are those of the table (``methods``) and those of the ablations that name the model.
+
 Pure names and no tensors: the workflow asks it for inputs and outputs, tests ask it the same questions.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 
+from sstoken.ablations import Ablation, expand
 from sstoken.config import (
     ROOT,
     ConfigError,
@@ -45,13 +48,26 @@ class Grid:
         self.models: dict[str, ModelEntry] = pick("model", config["models"], models, config["models_file"])
         document = read_yaml(config["methods_file"])
         validate(document, schema("methods"), config["methods_file"])
-        self.entries = entries_of(document, config["track"], config["methods_file"])
+        entries = entries_of(document, config["track"], config["methods_file"])
+        pick("method", config["methods"], entries, config["methods_file"])
+        self.ablations: list[Ablation]
+        self.ablations, added = expand(
+            config["ablations"], entries, list(self.models), config["methods"], config["methods_file"]
+        )
+        for ablation in self.ablations:
+            own = [model for model in ablation.models if self.models[model].keep_ratio is not None]
+            if ablation.option == "keep_ratio" and own:
+                raise ConfigError(
+                    f"ablation {ablation.name}: {own[0]} has a keep_ratio of its own in {config['models_file']}"
+                )
+        self.entries = entries | added
         self.all_methods = {n: build_method(n, e, config["methods_file"]) for n, e in self.entries.items()}
-        self.methods: dict[str, Method] = pick("method", config["methods"], self.all_methods, config["methods_file"])
+        self.methods: dict[str, Method] = {name: self.all_methods[name] for name in config["methods"]}
         self.seeds: list[int] = config["seeds"]
         self.training = TrainingSettings.of(config["training"])
-        for method in self.needed_methods:
-            self.dataset(method.data, f"method {method.name}")
+        for model in self.models:
+            for method in self.needed_methods(model):
+                self.dataset(method.data, f"method {method.name}")
 
     # -- what depends on what -------------------------------------------------------------------------------------
 
@@ -62,9 +78,14 @@ class Grid:
             entry["keep_ratio"] = ratio
         return entry
 
-    @cached_property
-    def needed_methods(self) -> list[Method]:
-        """The methods asked for, and those whose weights they are scored with, each once, needed ones first."""
+    def reported(self, model: str) -> list[str]:
+        """The methods whose runs of this model are evaluated: the table's, then those of its ablations."""
+        ablated = [run for ablation in self.ablations if model in ablation.models for run in ablation.runs]
+        return list(dict.fromkeys([*self.methods, *ablated]))
+
+    @cache  # noqa: B019 one grid a process
+    def needed_methods(self, model: str) -> list[Method]:
+        """The methods reported, and those whose weights they are scored with, each once, needed ones first."""
         found: dict[str, Method] = {}
 
         def visit(name: str, trail: tuple[str, ...]) -> None:
@@ -80,7 +101,7 @@ class Grid:
                     visit(weights, (*trail, name))
             found.setdefault(name, method)
 
-        for name in self.methods:
+        for name in self.reported(model):
             visit(name, ())
         return list(found.values())
 
@@ -89,7 +110,7 @@ class Grid:
         return [
             Run(model, method.name, seed)
             for model in self.models
-            for method in self.needed_methods
+            for method in self.needed_methods(model)
             if method.trains
             for seed in self.seeds_of(method.name)
         ]
@@ -102,6 +123,33 @@ class Grid:
             asked = self.seeds if REFERENCE in self.methods else []
             return sorted({self.config["reference_seed"], *asked})
         return self.seeds
+
+    def noisy_runs(self) -> list[Run]:
+        """The runs that are reported and whose data carries the truth about its noise: that of the embedded world."""
+        methods = {
+            m.name for m in self.all_methods.values() if m.trains and m.data != "clean" and self._planted(m.data)
+        }
+        return [
+            Run(model, method, seed)
+            for model in self.models
+            for method in self.reported(model)
+            if method in methods
+            for seed in self.reported_seeds(method)
+        ]
+
+    def _planted(self, dataset: str) -> bool:
+        sources = (self.config.get("data") or {}).get(dataset, {}).get("sources", [])
+        return bool(sources) and all("{world}" in source for source in sources)
+
+    def selection_source(self, run: Run) -> dict:
+        """Where the run's scores and masks lie, and the tokens that they speak of."""
+        parts = [Run(run.model, run.method, run.seed, p) for p in range(self.all_methods[run.method].parts - 1)]
+        folders = [str(self.run_record(part).parent) for part in (*parts, run)]
+        tokens = str(self.tokens(run.model, self.all_methods[run.method].data))
+        return {"model": run.model, "method": run.method, "seed": run.seed, "tokens": tokens, "folders": folders}
+
+    def reported_seeds(self, method: str) -> list[int]:
+        return self.seeds if method == REFERENCE else self.seeds_of(method)
 
     def dataset(self, name: str, who: str = "") -> dict:
         """The data set's section with ``{instruct_data}`` and ``{world}`` resolved."""
@@ -141,6 +189,16 @@ class Grid:
         method, _, seed = label.rpartition(".seed")
         return Run(model, method, int(seed))
 
+    def order(self, run: Run) -> dict:
+        """What the run's job must be told, its files apart."""
+        labels = self.labels(run.method, run.seed)
+        return {
+            "model": run.model,
+            "method": run.method,
+            "entry": self.method_entry(run.method, run.model),
+            "labels": labels,
+        }
+
     def previous(self, run: Run) -> Run | None:
         """The part of the chain that this one trains on from."""
         last = self.all_methods[run.method].parts - 1
@@ -152,6 +210,16 @@ class Grid:
     @property
     def world(self) -> Path:
         return self.root / "data" / "world"
+
+    @property
+    def bases(self) -> Path | None:
+        """Where this run pre-trains the world's bases, if it does not take the shipped ones."""
+        share = (self.config["world"] or {}).get("pretrain_share")
+        return self.root / "bases" if share else None
+
+    def base_record(self, model: str) -> Path | None:
+        kind, _, name = self.models[model].source.partition(":")
+        return self.bases / name / "base.json" if self.bases and kind == "world" else None
 
     def model_record(self, model: str) -> Path:
         return self.root / "models" / model / "model.json"
@@ -166,8 +234,8 @@ class Grid:
         folder = self.root / "runs" / run.model / run.method / f"seed{run.seed}"
         return (folder if run.part is None else folder / f"part{run.part}") / "run.json"
 
-    def evaluation_record(self, model: str, method: str, seed: int) -> Path:
-        return self.root / "scores" / model / method / f"seed{seed}" / "evaluation.json"
+    def evaluation_record(self, run: Run) -> Path:
+        return self.root / "scores" / run.model / run.method / f"seed{run.seed}" / "evaluation.json"
 
     # -- inputs of the rules --------------------------------------------------------------------------------------
 
@@ -179,11 +247,11 @@ class Grid:
         before = self.previous(run)
         return files + ([self.run_record(before)] if before else [])
 
-    def evaluation_inputs(self, model: str, method: str, seed: int) -> list[Path]:
+    def evaluation_inputs(self, run: Run) -> list[Path]:
         data = str(self.benchmarks_data or "")
         files = [self.world / "world.json"] if data.startswith(str(self.world)) else []
-        run = [self.run_record(Run(model, method, seed))] if self.all_methods[method].trains else []
-        return [self.model_record(model), *files, *run]
+        trained = [self.run_record(run)] if self.all_methods[run.method].trains else []
+        return [self.model_record(run.model), *files, *trained]
 
     def label_inputs(self, model: str, label: str) -> list[Path]:
         run = self.run_of(model, label)
@@ -198,17 +266,18 @@ class Grid:
 
     def evaluations(self) -> list[Path]:
         return [
-            self.evaluation_record(model, method, seed)
+            self.evaluation_record(Run(model, method, seed))
             for model in self.models
-            for method in self.methods
-            for seed in (self.seeds if method == REFERENCE else self.seeds_of(method))
+            for method in self.reported(model)
+            for seed in self.reported_seeds(method)
         ]
 
     def cost_records(self) -> list[Path]:
         """The records of every job, in the order of the workflow: each holds one row of costs.csv."""
-        models, methods = list(self.models), self.needed_methods
-        records = [self.model_record(model) for model in models]
-        for model in models:
+        records = [record for model in self.models if (record := self.base_record(model))]
+        records += [self.model_record(model) for model in self.models]
+        for model in self.models:
+            methods = self.needed_methods(model)
             trained = {m.data: None for m in methods if m.trains}
             records += [self.tokens(model, dataset).with_suffix(".json") for dataset in trained]
             losses = {

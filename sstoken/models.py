@@ -32,8 +32,11 @@ from sstoken.files import sha256_file
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def materialise(entry: ModelEntry, folder: Path, *, seed: int = 0) -> None:
+def materialise(entry: ModelEntry, folder: Path, *, seed: int = 0, bases: Path | None = None) -> None:
     """Bring a model into ``folder`` as config, tokenizer and safetensors.
+
+    Args:
+        seed: of random weights. bases: where the embedded world's pre-trained bases lie; None: the shipped ones.
 
     Raises:
         ConfigError: a source that is of no known kind or is not there.
@@ -49,7 +52,7 @@ def materialise(entry: ModelEntry, folder: Path, *, seed: int = 0) -> None:
     elif kind == "world":
         from sstoken import world
 
-        bases = Path(world.__file__).parent / "weights"
+        bases = bases or Path(world.__file__).parent / "weights"
         if not (bases / where / "config.json").exists():
             known = ", ".join(sorted(path.parent.name for path in bases.glob("*/config.json")))
             raise ConfigError(

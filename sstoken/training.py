@@ -63,7 +63,7 @@ class SelectionTrainer(Trainer):
         args.remove_unused_columns = False
         args.logging_nan_inf_filter = False  # it hides a diverged run, and asks the device at every step
         lacking = method.needs - set(train_dataset.signals) - {"loss", "attention_mass"}
-        lacking -= {"history_loss"} if method.history == "ema" else set()
+        lacking -= {"history_loss"} if method.own_history else set()
         if lacking and train_dataset.keep_R is None:
             raise ValueError(f"method {method.name} needs {', '.join(sorted(lacking))} in its dataset's signals")
         if method.static and train_dataset.keep_R is None:
@@ -81,9 +81,9 @@ class SelectionTrainer(Trainer):
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = True
         self.method, self.chunk_size, self.dropped_loss_every = method, chunk_size, dropped_loss_every
         self.mass_layer = layer_index(model, method.attention_layer) if "attention_mass" in method.needs else None
-        self.ema = {}
-        if "history_loss" in method.needs and method.history == "ema":
-            self.ema = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+        self.history = {}
+        if method.own_history:
+            self.history = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
         samples, total = len(train_dataset), int(train_dataset.data.response_offset[-1])
         self.record = {
             "score": torch.full((total,), float("nan")),
@@ -122,7 +122,7 @@ class SelectionTrainer(Trainer):
         batch, kept = inputs, sum(inputs["kept_counts"])
         target_R = batch["input_ids"][batch["response_R"]]
         segments = segments_of(batch, self.mass_layer)
-        history = {"history_loss": self._history_loss(batch, target_R)} if self.ema else {}
+        history = {"history_loss": self._history_loss(batch, target_R)} if self.history else {}
         every = self.dropped_loss_every
         project_all = "loss" in self.method.needs or (every > 0 and self.state.global_step % every == 0)
         measured: dict[str, torch.Tensor] = {}
@@ -179,14 +179,14 @@ class SelectionTrainer(Trainer):
 
     @torch.no_grad()
     def _history_loss(self, batch: dict, target_R: torch.Tensor) -> torch.Tensor:
-        """L of the EMA weights: the trained parameters are swapped for one pass in evaluation mode."""
+        """L of the run's own history: the trained parameters are swapped for one pass in evaluation mode."""
         model = self.accelerator.unwrap_model(self.model_wrapped)
         state_R = batch["response_R"] - 1
 
         def project(hidden_ND, weight_VD, bias_V):
             return token_loss(hidden_ND[state_R], weight_VD, target_R, bias_V, chunk_size=self.chunk_size)
 
-        with _swapped(model, self.ema):
+        with _swapped(model, self.history):
             model.eval()
             loss_R = forward(model, batch["input_ids"], batch["position_ids"], segments_of(batch), project)
             model.train()
@@ -194,11 +194,15 @@ class SelectionTrainer(Trainer):
         return loss_R
 
     @torch.no_grad()
-    def _update_ema(self) -> None:
-        decay = self.method.history_decay
+    def _update_history(self) -> None:
+        share = 1 - self.method.history_decay
+        if self.method.history == "checkpoint":
+            share = float(self.state.global_step % self.method.history_steps == 0)
+        if share == 0:
+            return
         for name, parameter in self.accelerator.unwrap_model(self.model_wrapped).named_parameters():
-            if name in self.ema:
-                self.ema[name].lerp_(parameter.detach().to(self.ema[name].dtype), 1 - decay)
+            if name in self.history:
+                self.history[name].lerp_(parameter.detach().to(self.history[name].dtype), share)
 
     @torch.no_grad()
     def _note(self, batch: dict, measured: dict, all_losses: bool) -> None:
@@ -256,17 +260,17 @@ class SelectionTrainer(Trainer):
     def _save_state(self, folder: Path) -> None:
         self._flush()
         counted = torch.tensor(list(self.counted.values()), dtype=torch.int64)
-        ema = {f"ema.{name}": value.contiguous() for name, value in self.ema.items()}
+        history = {f"history.{name}": value.contiguous() for name, value in self.history.items()}
         record = {f"record.{name}": value for name, value in self.record.items()}
         with atomic_write(folder / STATE_FILE) as temporary:
-            save_file({**record, **ema, "counted": counted}, temporary)
+            save_file({**record, **history, "counted": counted}, temporary)
 
     def _load_state(self, folder: Path) -> None:
         state = load_file(folder / STATE_FILE)
         self.record = {name: state[f"record.{name}"] for name in self.record}
         self.counted = dict(zip(self.counted, state["counted"].tolist(), strict=True))
-        for name in self.ema:
-            self.ema[name] = state[f"ema.{name}"].to(self.ema[name].device)
+        for name in self.history:
+            self.history[name] = state[f"history.{name}"].to(self.history[name].device)
 
 
 class _SelectionCallback(TrainerCallback):
@@ -274,8 +278,8 @@ class _SelectionCallback(TrainerCallback):
         self.trainer = trainer
 
     def on_step_end(self, args, state, control, **_):
-        if self.trainer.ema:
-            self.trainer._update_ema()
+        if self.trainer.history:
+            self.trainer._update_history()
 
     def on_save(self, args, state, control, **_):
         if state.is_world_process_zero:

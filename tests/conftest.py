@@ -8,12 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from sstoken.data import TokenData
 from tests.flow import Workflow
 
 ROOT = Path(__file__).parents[1]
 VOCABULARY = 97
+
+# a busy machine is not a wrong result
+settings.register_profile("sstoken", deadline=None)
+settings.load_profile("sstoken")
 
 
 @pytest.fixture(scope="session")

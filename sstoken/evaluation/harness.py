@@ -13,6 +13,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import lm_eval
 import lm_eval.api.model
 import lm_eval.api.task
 import lm_eval.models.huggingface
+import lm_eval.utils
 import numpy as np
 import pandas as pd
 import torch
@@ -90,7 +92,7 @@ def evaluate(
         if kept is not None and kept.exists():
             parts.append(json.loads(kept.read_text()))
             continue
-        with _quiet() as truncated:
+        with _quiet() as truncated, _compiled_once():
             lm = lm or _wrap(model, tokenizer, settings)
             part = _run(lm, tokenizer, plan, settings, truncated)
         if kept is not None:
@@ -260,6 +262,17 @@ class _Truncations(logging.Filter):
             return False
         # lm-eval says each time that a model that is already loaded will not be loaded or placed
         return "`pretrained`" not in record.msg
+
+
+@contextmanager
+def _compiled_once() -> Iterator[None]:
+    """lm-eval compiles a prompt's template anew for every question, which for small models takes longer than the model."""
+    environment = lm_eval.utils.env
+    environment.from_string = lru_cache(maxsize=1024)(environment.from_string)
+    try:
+        yield
+    finally:
+        del environment.from_string
 
 
 def _no_bar(*args, **options):

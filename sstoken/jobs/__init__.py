@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,6 +44,26 @@ def job(record: Path, threads: int) -> Iterator[None]:
     record.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(record.parent / f".{record.stem}.lock"):
         yield
+
+
+def each(named: Iterable[tuple[str, Callable[[], None]]]) -> None:
+    """Do one thing after the other; one that fails does not stop the rest, and is told at the end.
+
+    Raises:
+        RuntimeError: names all that failed. Where there is but one thing to do, its own error.
+    """
+    named = list(named)
+    failed = []
+    for name, do in named:
+        try:
+            do()
+        except Exception as error:
+            if len(named) == 1:
+                raise
+            traceback.print_exc()
+            failed.append(f"{name}: {type(error).__name__}: {error}")
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(named)} failed, the others are kept:\n" + "\n".join(failed))
 
 
 def device_of(choice: str) -> str:

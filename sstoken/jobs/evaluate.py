@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,17 +16,31 @@ import torch
 from sstoken.costs import Shape
 from sstoken.evaluation import EvaluationSettings, evaluate
 from sstoken.files import atomic_write
-from sstoken.jobs import device_of, job, run_folder
+from sstoken.jobs import device_of, each, job, run_folder
 from sstoken.models import Weights, load_tokenizer
 from sstoken.provenance import Cost, Record, measured, read_record
 
 
+def evaluate_all(records: list[Path], trained: list[bool], **options) -> None:
+    """Evaluate the runs of one job. Benchmarks finished before another run failed, or before a kill, are not run again."""
+    each(
+        (str(record.parent), partial(evaluate_run, out=record.parent, trained=trains, **options))
+        for record, trains in zip(records, trained, strict=True)
+    )
+    for record in records:
+        shutil.rmtree(record.parent / "benchmarks", ignore_errors=True)
+
+
 def evaluate_run(
     *, out: Path, trained: bool, benchmarks: list, settings: dict, data_root: str | None, device: str,
-    model: str, method: str, threads: int = 1,
+    threads: int = 1,
 ) -> None:  # fmt: skip
-    """Score one run on every benchmark; finished benchmarks survive a crash beside the record."""
+    """Score one run on every benchmark; finished benchmarks survive a crash beside the record.
+
+    ``out`` is ``…/scores/{model}/{method}/seed{seed}``.
+    """
     record, seed, root = out / "evaluation.json", int(out.name.removeprefix("seed")), out.parents[3]
+    method, model = out.parent.name, out.parents[1].name
     weights = Weights(root / "models" / model, run_folder(root, model, f"{method}.seed{seed}") if trained else None)
     parts = [weights.sha256, settings, [asdict(benchmark) for benchmark in benchmarks], data_root]
     identity = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
@@ -51,7 +66,6 @@ def evaluate_run(
         cost.flops = Shape.of(loaded).forward(cost.tokens, 0, cost.tokens)
         details = {"scores": found.scores, "evaluation": found.provenance, "weights_sha256": weights.sha256}
         Record(cost, {"identity": identity, **details}).write(record)
-        shutil.rmtree(out / "benchmarks", ignore_errors=True)
 
 
 @contextmanager

@@ -11,14 +11,27 @@ from sstoken.jobs import job
 from sstoken.provenance import Cost, Record, measured
 
 
-def store_model(entry: ModelEntry, record: Path, *, threads: int = 1) -> None:
+def store_base(name: str, share: float, record: Path, *, threads: int = 1) -> None:
+    """Pre-train one of the embedded world's bases into the record's folder."""
+    from sstoken.world.pretrain import pretrain_base
+
+    with job(record, threads):
+        cost = Cost("pretrain", model=name)
+        with measured(cost, "cpu"):
+            losses = pretrain_base(name, record.parent, share=share)
+        Record(cost, {"share": share, "steps": len(losses), "last_loss": sum(losses[-50:]) / len(losses[-50:])}).write(
+            record
+        )
+
+
+def store_model(entry: ModelEntry, record: Path, *, bases: Path | None = None, threads: int = 1) -> None:
     """Bring a model into the record's folder as config, tokenizer and safetensors."""
     from sstoken.models import materialise, weights_sha256
 
     with job(record, threads):
         cost = Cost("model", model=entry.name)
         with measured(cost, "cpu"):
-            materialise(entry, record.parent)
+            materialise(entry, record.parent, bases=bases)
         Record(cost, {"entry": asdict(entry), "weights_sha256": weights_sha256(record.parent)}).write(record)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from sstoken.costs import Shape
 from sstoken.data import TokenData
 from sstoken.dataset import SelectionDataset, uniform_signal
 from sstoken.files import atomic_write
-from sstoken.jobs import device_of, job, run_folder
+from sstoken.jobs import device_of, each, job, run_folder
 from sstoken.methods import Method, build_method, full
 from sstoken.models import DTYPES, Weights, weights_sha256
 from sstoken.provenance import Cost, Record, measured, read_record
@@ -84,6 +85,13 @@ def order_training(
     )
 
 
+def train_all(orders: list[TrainingJob]) -> None:
+    """Train the runs of one job. What was finished before another failed, or before a kill, is not trained again."""
+    each((f"{order.model}, {order.method.name}, {order.out.name}", partial(train, order)) for order in orders)
+    for order in orders:
+        shutil.rmtree(order.checkpoints, ignore_errors=True)
+
+
 def train(order: TrainingJob) -> None:
     """Train one run: adapter or weights, log, selection record, and provenance, in ``order.out``."""
     record = order.out / "run.json"
@@ -92,6 +100,11 @@ def train(order: TrainingJob) -> None:
         identity = _identity(order, data)
         if record.exists() and read_record(record).get("identity") == identity:
             return  # an orphan of a killed workflow has finished it meanwhile
+        # the workflow deletes the records of a job that failed, those of its finished runs too; this copy is not its
+        finished = order.checkpoints / identity / record.name
+        if finished.exists() and read_record(finished)["weights_sha256"] == weights_sha256(order.out):
+            _copy(finished, record)
+            return
         cost = Cost("train", model=order.model, method=order.method.name, seed=order.seed)
         with measured(cost, device := device_of(order.device)):
             set_seed(order.seed)
@@ -125,8 +138,15 @@ def train(order: TrainingJob) -> None:
             "counted": trainer.counted,
             "losses_sha256": {s: ReferenceLosses.load(p).weights_sha256 for s, p in order.losses.items()} | extra,
         }  # fmt: skip
-        Record(cost, details).write(record)
-        shutil.rmtree(order.checkpoints, ignore_errors=True)
+        Record(cost, details).write(finished)
+        _copy(finished, record)
+        for checkpoint in checkpoints.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with atomic_write(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def _trainable(order: TrainingJob, device: str) -> PreTrainedModel:

@@ -21,6 +21,9 @@ from sstoken.selection.base import SIGNALS, STATIC_SIGNALS
 METHODS_FILE = Path(__file__).parents[2] / "config" / "methods.yaml"
 
 
+OWN_HISTORY = ("ema", "checkpoint")
+
+
 class MethodError(ValueError):
     """A method's entry that does not make sense; the message names entry, key and known values."""
 
@@ -36,8 +39,10 @@ class Method:
     rounding: of ρ·n. ssToken: ceil; TokenCleaning: floor.
     reference: weights that give ``reference_loss``: "reference", "previous" (the chain itself, needs parts > 1), or
         another method of the grid (same model and seed).
-    history: weights that give ``history_loss``: "base", "ema", "reference", or another method of the grid.
+    history: weights that give ``history_loss``: "base"; "ema" or "checkpoint" of the run itself; "reference", or another
+        method of the grid.
     history_decay: α of the EMA ``his = α·his + (1-α)·θ``, once a step.
+    history_steps: a "checkpoint" history is the run's own weights as they were at the last multiple of so many steps.
     parts: the data is cut in so many parts, each trained on from the one before; part 0 in full.
     data: which data set of the configuration is trained on.
     normalisation: "tokens" (kept tokens of the global batch), "samples" (each sample's mean, then their mean; the
@@ -58,6 +63,7 @@ class Method:
     reference: str = "reference"
     history: str = "base"
     history_decay: float = 0.99
+    history_steps: int = 20
     parts: int = 1
     data: str = "train"
     normalisation: Literal["tokens", "samples", "micro-batch"] = "tokens"
@@ -78,6 +84,8 @@ class Method:
                 f"method {self.name}: scope 'dataset' ranks all tokens before the first step, but its scores need "
                 f"{dynamic}, known only at each step; use scope 'sample' or 'batch'"
             )
+        if self.history_steps < 1:
+            raise MethodError(f"method {self.name}: history_steps must be at least 1, not {self.history_steps}")
         if self.reference == "previous" and self.parts < 2:
             raise MethodError(f"method {self.name}: reference 'previous' is a chain of parts; set parts to 2 or more")
 
@@ -98,7 +106,12 @@ class Method:
     def weights(self) -> dict[str, str]:
         """Which frozen weights each loss signal comes from; those that a run computes by itself are left out."""
         wanted = {"base_loss": "base", "reference_loss": self.reference, "history_loss": self.history}
-        return {s: w for s, w in wanted.items() if s in self.needs and w not in ("ema", "previous")}
+        return {s: w for s, w in wanted.items() if s in self.needs and w not in (*OWN_HISTORY, "previous")}
+
+    @property
+    def own_history(self) -> bool:
+        """The history is made of the run's own earlier weights, and its losses are measured at each step."""
+        return "history_loss" in self.needs and self.history in OWN_HISTORY
 
 
 def scorers() -> dict[str, type[Scorer]]:

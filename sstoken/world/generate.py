@@ -21,7 +21,7 @@ def generate(
     seed: int,
     noise: dict[str, float] | None = None,
     reference_noise: float = 0.1,
-    rows: int = 3200,
+    rows: int = 2400,
     reference_rows: int = 640,
     questions: int = 120,
     documents: int = 20000,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sstoken.world.facts import CLASSES, COLOURS, FOODS, JOBS, PETS, TREASURES
 from sstoken.world.skills import Item
 
-DEFAULT_NOISE = {"wrong_answer": 0.4, "gibberish": 0.1, "boilerplate": 0.25, "other_prompt": 0.1, "repetition": 0.1}
+DEFAULT_NOISE = {"wrong_answer": 0.5, "gibberish": 0.1, "boilerplate": 0.25, "other_prompt": 0.1, "repetition": 0.1}
 """Share of rows that carry each kind."""
 
 BOILERPLATE = (

@@ -1,4 +1,4 @@
-"""Pre-trains a base model on the corpus: ``python -m sstoken.world.pretrain OUT --family llama --size small``."""
+"""Pre-trains the world's base models on its corpus: ``python -m sstoken.world.pretrain OUT --base llama-small``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import math
 import random
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -16,6 +17,25 @@ from sstoken.world.corpus import corpus
 from sstoken.world.facts import build_world
 from sstoken.world.tokenizer import build_model, build_tokenizer
 
+
+@dataclass(frozen=True)
+class Base:
+    """How a shipped base model was made. tokens: seen in pre-training. documents: of the corpus, read again in another
+    order where they are fewer."""
+
+    family: str
+    size: str
+    tokens: int
+    learning_rate: float
+    documents: int
+
+
+BASES = {
+    "llama-small": Base("llama", "small", 4_000_000, 3e-3, 120_000),
+    "llama-large": Base("llama", "large", 4_000_000, 2e-3, 120_000),
+    "qwen2-small": Base("qwen2", "small", 6_000_000, 3e-3, 180_000),
+    "qwen2-large": Base("qwen2", "large", 8_000_000, 3e-3, 240_000),
+}
 POOL = 2048  # documents that are sorted by length together, so that a batch's documents are about equally long
 
 
@@ -115,20 +135,32 @@ def _batches(documents: list[list[int]], batch_tokens: int, pad: int, seed: int)
                 yield torch.tensor([documents[i] + [pad] * (length - len(documents[i])) for i in batch])
 
 
+def pretrain_base(name: str, out: str | Path, *, share: float = 1.0) -> list[float]:
+    """Make a base model as the shipped one was made.
+
+    Args:
+        name: a key of ``BASES``. share: of its tokens and documents, for a shorter pre-training.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in BASES:
+        raise ValueError(f"the embedded world has no base named {name}; it has {', '.join(BASES)}")
+    base = BASES[name]
+    options = {"family": base.family, "size": base.size, "learning_rate": base.learning_rate}
+    texts = corpus(build_world(), max(1, round(base.documents * share)))
+    return pretrain(texts, out, tokens=round(base.tokens * share), **options)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Pre-train a base model of the embedded world.")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--family", required=True)
-    parser.add_argument("--size", required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tokens", type=int, default=8_000_000)
-    parser.add_argument("--documents", type=int, default=200_000)
-    parser.add_argument("--batch-tokens", type=int, default=2048)
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--base", required=True, choices=BASES)
+    parser.add_argument("--share", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=1)
-    options = vars(parser.parse_args())
-    torch.set_num_threads(options.pop("threads"))
-    pretrain(corpus(build_world(), options.pop("documents")), **options)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    pretrain_base(options.base, options.out, share=options.share)
 
 
 if __name__ == "__main__":

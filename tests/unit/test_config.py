@@ -135,7 +135,7 @@ def test_a_history_can_be_the_end_of_another_run_of_the_grid(tmp_path, root):
     path = tmp_path / "methods.yaml"
     path.write_text(yaml.safe_dump(document))
     grid = Grid(with_settings(methods=["second"], seeds=[5], methods_file=str(path)))
-    assert [m.name for m in grid.needed_methods] == ["full", "second"]
+    assert [m.name for m in grid.needed_methods("tiny-llama")] == ["full", "second"]
     assert grid.losses("tiny-llama", "train", "full.seed5") in grid.run_inputs(Run("tiny-llama", "second", 5))
     assert grid.label_inputs("tiny-llama", "full.seed5") == [grid.run_record(Run("tiny-llama", "full", 5))]
     with pytest.raises(ConfigError, match="loop -> loop"):

@@ -7,8 +7,9 @@ from pathlib import Path
 sys.path.insert(0, str(workflow.basedir))
 
 import sstoken
+from sstoken.batches import evaluation_batches, training_batches
 from sstoken.config import ConfigError, check_config
-from sstoken.grid import REFERENCE, Grid, Run
+from sstoken.grid import Grid
 from sstoken.methods import MethodError
 
 # scripts run in processes of their own: they find the package without its being installed
@@ -26,16 +27,13 @@ except (ConfigError, MethodError) as error:
     raise WorkflowError(str(error)) from None
 
 ROOT = str(GRID.root)
-SEEDS = GRID.seeds
 REPORT = [f"{ROOT}/{name}" for name in ("scores.csv", "samples.parquet", "costs.csv", "report/tables/main.md")]
-
-
-# methods with a run for each seed, and those with one that all seeds share (the untrained base, the reference model)
-SEEDED = [name for name, method in GRID.all_methods.items() if method.trains and name != REFERENCE]
-SHARED = [name for name in GRID.all_methods if name not in SEEDED]
+if GRID.noisy_runs():
+    REPORT.append(f"{ROOT}/selection.csv")
 
 
 wildcard_constraints:
+    base="[a-z0-9-]+",
     model=any_of(GRID.models),
     method=any_of(GRID.all_methods),
     dataset=any_of(CONFIG["data"]),
@@ -45,21 +43,6 @@ wildcard_constraints:
 
 def names(paths):
     return [str(path) for path in paths]
-
-
-def seeds_of_job(wildcards):
-    """The seeds that one job stands for: its own, or all of them where they share a process."""
-    return [int(wildcards.seed)] if hasattr(wildcards, "seed") else SEEDS
-
-
-def per_seed(pattern):
-    """A job's output: one file for its seed, or one for every seed where they share a process."""
-    return expand(pattern, seed=SEEDS, allow_missing=True) if CONFIG["seeds_in_one_job"] else pattern
-
-
-def job_log(stage):
-    """The log and benchmark file of a job that may stand for one seed or for all."""
-    return f"{ROOT}/logs/{stage}/{{model}}/{{method}}{'' if CONFIG['seeds_in_one_job'] else '.seed{seed}'}"
 
 
 def gpus(wildcards):

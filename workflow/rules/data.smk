@@ -1,7 +1,28 @@
 # Models, instruction rows, tokens.
 
 
+rule pretrain:
+    output:
+        f"{ROOT}/bases/{{base}}/base.json",
+    log:
+        f"{ROOT}/logs/pretrain/{{base}}.log",
+    benchmark:
+        f"{ROOT}/logs/pretrain/{{base}}.benchmark.tsv"
+    conda:
+        "../envs/sstoken.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=120,
+    params:
+        share=lambda w: CONFIG["world"]["pretrain_share"],
+    script:
+        "../scripts/pretrain.py"
+
+
 rule model:
+    input:
+        lambda w: names(filter(None, [GRID.base_record(w.model)])),
     output:
         f"{ROOT}/models/{{model}}/model.json",
     log:
@@ -16,6 +37,7 @@ rule model:
         runtime=120,
     params:
         entry=lambda w: asdict(GRID.models[w.model]),
+        bases=str(GRID.bases) if GRID.bases else None,
     script:
         "../scripts/model.py"
 
@@ -34,7 +56,8 @@ rule world:
         mem_mb=2000,
         runtime=30,
     params:
-        world=CONFIG["world"],
+        seed=(CONFIG["world"] or {}).get("seed"),
+        options=(CONFIG["world"] or {}).get("options"),
     script:
         "../scripts/world.py"
 

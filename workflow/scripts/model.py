@@ -5,4 +5,6 @@ from sstoken.jobs import logged
 from sstoken.jobs.prepare import store_model
 
 with logged(snakemake.log[0]):
-    store_model(ModelEntry(**snakemake.params.entry), Path(snakemake.output[0]), threads=snakemake.threads)
+    params = snakemake.params
+    bases = Path(params.bases) if params.bases else None
+    store_model(ModelEntry(**params.entry), Path(snakemake.output[0]), bases=bases, threads=snakemake.threads)

@@ -4,4 +4,5 @@ from sstoken.jobs import logged
 from sstoken.jobs.prepare import store_world
 
 with logged(snakemake.log[0]):
-    store_world(Path(snakemake.output[0]), **snakemake.params.world, threads=snakemake.threads)
+    params = snakemake.params
+    store_world(Path(snakemake.output[0]), seed=params.seed, options=params.options, threads=snakemake.threads)

@@ -1,0 +1,34 @@
+"""Several runs in one process: one that fails takes nothing from the others."""
+
+import shutil
+
+import pytest
+
+from sstoken.config import load_config
+from sstoken.grid import Grid, Run
+from sstoken.jobs.train import order_training, train_all
+
+
+def test_runs_of_a_failed_job_are_not_trained_again(ci, root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    grid = Grid(load_config(root / "config" / "ci.yaml"))
+    for part in ("models", "tokens", "references"):
+        shutil.copytree(ci.results("ci") / part / "tiny-llama", grid.root / part / "tiny-llama")
+    runs = [Run("tiny-llama", method, 0) for method in ("full", "self-modulated", "random")]
+    common = {name: grid.config[name] for name in ("training", "references")} | {"device": "cpu", "threads": 1}
+    orders = [order_training(out=grid.run_record(run).parent, **grid.order(run), **common) for run in runs]
+    lost = grid.losses("tiny-llama", "train", "base")
+    lost.rename(kept := lost.with_name("elsewhere"))
+    with pytest.raises(RuntimeError, match="1 of 3 failed, the others are kept:\ntiny-llama, self-modulated, seed0"):
+        train_all(orders)
+    assert [grid.run_record(run).exists() for run in runs] == [True, False, True]
+    times = {}
+    for run in (runs[0], runs[2]):
+        grid.run_record(run).unlink()  # as the workflow does with every output of a job that failed
+        times[run] = (grid.run_record(run).parent / "adapter_model.safetensors").stat().st_mtime_ns
+    kept.rename(lost)
+    train_all(orders)
+    assert all(grid.run_record(run).exists() for run in runs)
+    for run, time in times.items():
+        assert (grid.run_record(run).parent / "adapter_model.safetensors").stat().st_mtime_ns == time
+    assert not any(order.checkpoints.exists() for order in orders)

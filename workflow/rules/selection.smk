@@ -1,0 +1,23 @@
+# Scores and masks of every run against the planted truth, where the data carries it.
+
+
+rule selection:
+    input:
+        tokens=names(GRID.tokens(run.model, GRID.all_methods[run.method].data) for run in GRID.noisy_runs()),
+        runs=names(GRID.run_record(run) for run in GRID.noisy_runs()),
+    output:
+        f"{ROOT}/selection.csv",
+    log:
+        f"{ROOT}/logs/selection.log",
+    benchmark:
+        f"{ROOT}/logs/selection.benchmark.tsv"
+    conda:
+        "../envs/sstoken.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        runs=[GRID.selection_source(run) for run in GRID.noisy_runs()],
+    script:
+        "../scripts/selection.py"
