@@ -22,7 +22,7 @@ LOCK := $(if $(shell command -v flock),flock --nonblock --conflict-exit-code 75 
 .DELETE_ON_ERROR:
 
 reproduce: $(SETUP)
-	@$(LOCK) $(RUN) -m snakemake --cores all --configfile $(CONFIG) $(if $(LOCK),--nolock) $(if $(SET),--config $(SET)); \
+	@$(LOCK) $(RUN) -m snakemake --cores all --quiet host reason --configfile $(CONFIG) $(if $(LOCK),--nolock) $(if $(SET),--config $(SET)); \
 	status=$$?; if [ $$status = 75 ]; then echo "another 'make reproduce' is running in this folder" >&2; fi; exit $$status
 
 test: $(SETUP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,15 @@ class Batch:
         if "{" not in run.method:
             return f"{{model}}/{self.rule}"
         return f"{{model}}/{{method}}.seed{{seed}}{'' if run.part is None else '.part{part}'}"
+
+    @property
+    def title(self) -> str:
+        """What the job is, for a line in the terminal; wildcards are filled in by the workflow."""
+        names = list(dict.fromkeys(run.method for run in self.runs))
+        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        title = f"{{model}}: {shown}" + (f", {len(self.runs)} runs" if len(self.runs) > 1 else ", seed {seed}")
+        title += ", part {part}" if self.runs[0].part is not None and len(self.runs) == 1 else ""
+        return re.sub(r"{(\w+)}", r"{wildcards.\1}", title)
 
     def of(self, wildcards: Mapping[str, str]) -> list[Run]:
         """The runs of the job with these wildcards."""

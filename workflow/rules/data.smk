@@ -16,6 +16,8 @@ rule pretrain:
         runtime=120,
     params:
         share=lambda w: CONFIG["world"]["pretrain_share"],
+    message:
+        "pre-train {wildcards.base}"
     script:
         "../scripts/pretrain.py"
 
@@ -38,6 +40,8 @@ rule model:
     params:
         entry=lambda w: asdict(GRID.models[w.model]),
         bases=str(GRID.bases) if GRID.bases else None,
+    message:
+        "model {wildcards.model}"
     script:
         "../scripts/model.py"
 
@@ -58,6 +62,8 @@ rule world:
     params:
         seed=(CONFIG["world"] or {}).get("seed"),
         options=(CONFIG["world"] or {}).get("options"),
+    message:
+        "generate the embedded world"
     script:
         "../scripts/world.py"
 
@@ -82,5 +88,7 @@ rule tokens:
     params:
         section=lambda w: GRID.dataset(w.dataset),
         text=CONFIG["text"],
+    message:
+        "tokens of {wildcards.dataset} for {wildcards.model}"
     script:
         "../scripts/tokens.py"

@@ -31,5 +31,7 @@ for batch in evaluation_batches(GRID):
             benchmarks_data=GRID.benchmarks_data,
             evaluation=CONFIG["evaluation"],
             device=CONFIG["device"],
+        message:
+            f"evaluate {batch.title}"
         script:
             "../scripts/evaluate.py"

@@ -23,5 +23,7 @@ rule losses:
     params:
         settings=CONFIG["references"],
         device=CONFIG["device"],
+    message:
+        "losses of {wildcards.label} on {wildcards.dataset}, {wildcards.model}"
     script:
         "../scripts/losses.py"

@@ -19,6 +19,8 @@ rule collect:
     resources:
         mem_mb=4000,
         runtime=30,
+    message:
+        "collect scores, samples and costs"
     script:
         "../scripts/collect.py"
 

@@ -19,5 +19,7 @@ rule selection:
         runtime=30,
     params:
         runs=[GRID.selection_source(run) for run in GRID.noisy_runs()],
+    message:
+        "score the selection against the planted truth"
     script:
         "../scripts/selection.py"

@@ -28,5 +28,7 @@ for batch in training_batches(GRID):
             training=CONFIG["training"],
             references=CONFIG["references"],
             device=CONFIG["device"],
+        message:
+            f"train {batch.title}"
         script:
             "../scripts/train.py"
