@@ -26,6 +26,10 @@ rule all:
     localrule: True
 
 
+onstart:
+    Progress(GRID.progress()).watch(lambda line: print(line, file=sys.stderr, flush=True))
+
+
 onsuccess:
     if (table := Path(ROOT, "report/tables/main.md")).exists():
         print(f"{table}\n\n{table.read_text()}")

@@ -264,6 +264,11 @@ class Grid:
         generated = any(source.startswith(str(self.world)) for source in sources)
         return files + ([self.world / "world.json"] if generated else [])
 
+    def progress(self) -> dict[Path, tuple[str, str]]:
+        """Record -> (stage, model), of every run trained and evaluated: what a person waits for."""
+        trained = {self.run_record(run): ("trained", run.model) for run in self.runs()}
+        return trained | {path: ("evaluated", path.parents[2].name) for path in self.evaluations()}
+
     def evaluations(self) -> list[Path]:
         return [
             self.evaluation_record(Run(model, method, seed))

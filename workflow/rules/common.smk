@@ -11,6 +11,7 @@ from sstoken.batches import evaluation_batches, training_batches
 from sstoken.config import ConfigError, check_config
 from sstoken.grid import Grid
 from sstoken.methods import MethodError
+from sstoken.progress import Progress
 
 # scripts run in processes of their own: they find the package without its being installed
 sstoken.show_to_subprocesses()

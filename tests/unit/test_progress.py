@@ -1,0 +1,40 @@
+"""What is left, from what was done."""
+
+import json
+import time
+
+from sstoken.progress import Progress
+
+
+def write(path, seconds):
+    path.write_text(json.dumps({"cost": {"seconds": seconds}}))
+
+
+def test_time_left_follows_stage_and_model(tmp_path):
+    clock = [0.0]
+    records = {tmp_path / f"small{i}": ("trained", "small") for i in range(3)}
+    records |= {tmp_path / f"large{i}": ("trained", "large") for i in range(2)}
+    write(tmp_path / "small0", 999)  # of an earlier run: its speed says nothing about this machine
+    progress = Progress(records, now=lambda: clock[0])
+    assert progress.line() == "trained 1 of 5; time left is not known yet"
+    write(tmp_path / "small1", 1)
+    write(tmp_path / "large0", 100)
+    clock[0] = 50.5  # two jobs at a time
+    # left: a small one (mean of 999 and 1) and a large one (100), at two seconds of work a second
+    assert progress.line() == "trained 3 of 5; about 5 minutes left"
+    for name in ("small2", "large1"):
+        write(tmp_path / name, 1)
+    assert progress.line() == "trained 5 of 5; all done"
+
+
+def test_it_speaks_when_something_is_done(tmp_path):
+    said = []
+    stop = Progress({tmp_path / "a": ("trained", "m")}).watch(said.append, every=0.02)
+    time.sleep(0.2)
+    assert said == []
+    write(tmp_path / "a", 1)
+    deadline = time.monotonic() + 5
+    while not said and time.monotonic() < deadline:
+        time.sleep(0.02)
+    stop.set()
+    assert said == ["trained 1 of 1; all done"]
