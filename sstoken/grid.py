@@ -277,6 +277,15 @@ class Grid:
             for seed in self.reported_seeds(method)
         ]
 
+    def passes(self) -> dict[str, list[tuple[str, int | None]]]:
+        """method -> (weights, their seed; None for the base) that its first run's scores are measured with."""
+        found = {}
+        for method in self.methods:
+            seed = self.reported_seeds(method)[0]
+            labels = {label: self.run_of("", label) for label in self.labels(method, seed).values()}
+            found[method] = [(run.method, run.seed) if run else (label, None) for label, run in labels.items()]
+        return found
+
     def cost_records(self) -> list[Path]:
         """The records of every job, in the order of the workflow: each holds one row of costs.csv."""
         records = [record for model in self.models if (record := self.base_record(model))]

@@ -1,4 +1,6 @@
-# Tidy scores, costs and the table.
+# Tidy scores and costs, and the tables.
+TABLES = ["main", "differences", "recovered", "costs", "published", "deviations"]  # with .md and .tex
+DATA = ["averages", "leads", "mcnemar", "ablations", "missing"]
 
 
 rule collect:
@@ -25,26 +27,28 @@ rule collect:
         "../scripts/collect.py"
 
 
-rule table:
+rule tables:
     input:
-        scores=f"{ROOT}/scores.csv",
+        samples=f"{ROOT}/samples.parquet",
+        costs=f"{ROOT}/costs.csv",
         benchmarks=CONFIG["benchmarks_file"],
     output:
-        csv=f"{ROOT}/report/tables/main.csv",
-        md=f"{ROOT}/report/tables/main.md",
+        **{name: f"{ROOT}/report/tables/{name}.csv" for name in TABLES + DATA},
+        text=[f"{ROOT}/report/tables/{name}.{kind}" for name in TABLES for kind in ("md", "tex")],
     log:
-        f"{ROOT}/logs/table.log",
+        f"{ROOT}/logs/tables.log",
     benchmark:
-        f"{ROOT}/logs/table.benchmark.tsv"
+        f"{ROOT}/logs/tables.benchmark.tsv"
     conda:
         "../envs/sstoken.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=3000,
+        runtime=30,
     params:
         models=list(GRID.models),
-        methods=list(GRID.methods),
+        seeds={method: GRID.reported_seeds(method) for method in GRID.methods},
         benchmarks=CONFIG["benchmarks"],
+        passes=GRID.passes(),
     script:
-        "../scripts/table.py"
+        "../scripts/tables.py"

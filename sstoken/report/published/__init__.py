@@ -1,0 +1,47 @@
+"""What the papers and their releases published, as data with its sources (the comment lines of each file)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+FOLDER = Path(__file__).parent
+SOURCES = {"sstoken.csv": "ssToken, arXiv 2510.18250", "tokencleaning.csv": "TokenCleaning, arXiv 2502.01968"}
+# TokenCleaning's average is over its own seven tasks, which are not the ten of ssToken's Table 1
+AVERAGES = {"sstoken.csv": "Average", "tokencleaning.csv": "Average (7 tasks)"}
+
+
+def published_scores() -> pd.DataFrame:
+    """source, model, method, benchmark (name in ``benchmarks.tsv``, or the title of an average), published, published_runs.
+
+    published: percent, mean over the published runs.
+    """
+    parts = []
+    for file, source in SOURCES.items():
+        rows = pd.read_csv(FOLDER / file, comment="#")
+        rows["benchmark"] = rows["benchmark"].replace("average", AVERAGES[file])
+        cells = rows.groupby(["model", "method", "benchmark"], sort=False)["score_percent"]
+        part = cells.agg(published="mean", published_runs="size").reset_index()
+        part.insert(0, "source", source)
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def published_table(averages: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
+    """source, model, method, benchmark (display name), published, published_runs, reproduced, low, high.
+
+    Args:
+        averages: this run's ``averages`` table; empty cells where it has no such model, method or benchmark.
+        columns: benchmark -> display name, of every benchmark known.
+    """
+    frame = published_scores()
+    frame["benchmark"] = frame["benchmark"].replace(columns)
+    ours = averages[["model", "method", "benchmark", "estimate", "low", "high"]]
+    frame = frame.merge(ours, how="left", on=["model", "method", "benchmark"])
+    return frame.rename(columns={"estimate": "reproduced"})
+
+
+def deviations_table() -> pd.DataFrame:
+    """point, paper, release, here."""
+    return pd.read_csv(FOLDER / "deviations.csv", comment="#", keep_default_na=False)

@@ -1,0 +1,110 @@
+"""``report/tables``: every table as CSV, and as Markdown and LaTeX where a person would read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from sstoken.config import pick, read_table
+from sstoken.report import readable, text
+from sstoken.report.costs import cost_table
+from sstoken.report.published import deviations_table, published_table
+from sstoken.report.runs import read_runs
+from sstoken.report.tables import (
+    AVERAGE,
+    BOUNDS,
+    ablation_table,
+    averages,
+    complete,
+    differences,
+    leads,
+    main_table,
+    model_tables,
+    with_average,
+)
+
+BASELINE, CEILING = "full", "oracle"
+
+
+def write_tables(
+    samples: Path,
+    costs: Path,
+    benchmarks_file: Path,
+    folder: Path,
+    *,
+    models: list[str],
+    seeds: dict[str, list[int]],
+    benchmarks: list[str],
+    passes: dict[str, list],
+    ablations: list[dict] = (),
+    selection: Path | None = None,
+) -> None:
+    """Write every table of the report into ``folder``.
+
+    Args:
+        samples, costs: of ``collect``. benchmarks_file: names and display names.
+        models, benchmarks: in the order of the report. seeds: method -> its seeds, in the order of the report.
+        passes: see ``cost_table``. ablations: see ``ablation_table``. selection: ``selection.csv``, where data carries truth.
+
+    Raises:
+        ValueError: runs that were scored on different questions.
+    """
+    known = {row["name"]: row["column"] for row in read_table(benchmarks_file, "benchmarks")}
+    columns = pick("benchmark", benchmarks, known, benchmarks_file)
+    titles = [*columns.values(), AVERAGE]
+    every_seed = max(seeds.values(), key=len)
+    found, missing, ablated = [], [], []
+    for model in models:
+        runs, holes = read_runs(samples, model, seeds, benchmarks)
+        missing.append(holes)
+        if runs.methods:
+            found.append(model_tables(runs, columns, baseline=BASELINE, ceiling=CEILING))
+        points = [point for ablation in ablations if model in ablation["models"] for point in ablation["points"]]
+        if points:
+            runs, holes = read_runs(
+                samples, model, {p["run"]: seeds.get(p["run"], every_seed) for p in points}, benchmarks
+            )
+            missing.append(holes)
+            if runs.methods:
+                ablated.append(averages(runs, titles, with_average(len(benchmarks))))
+
+    methods = list(seeds)
+    scores = complete(
+        _concat([part.averages for part in found]), {"model": models, "method": methods, "benchmark": titles}
+    )
+    pairs = differences([part.differences for part in found], models, methods, titles)
+    best = leads(scores, pairs, [method for method in methods if method not in BOUNDS])
+    between = [method for method in methods if method not in (BASELINE, CEILING)]
+    share = complete(_concat([part.recovered for part in found]), {"model": models, "method": between})
+    tidy = {
+        "averages": scores,
+        "differences": pairs,
+        "leads": best,
+        "recovered": share,
+        "mcnemar": _concat([part.mcnemar for part in found]),
+        "main": main_table(scores, titles),
+        "ablations": ablation_table(list(ablations), _concat(ablated, list(scores.columns))),
+        "costs": cost_table(pd.read_csv(costs), models, seeds, passes),
+        "published": published_table(scores, known),
+        "deviations": deviations_table(),
+        "missing": _concat(missing).drop_duplicates(),
+    }
+    for name, frame in tidy.items():
+        text.write_csv(frame, folder / f"{name}.csv")
+    texts = {
+        "main": readable.main(tidy["main"], best, titles),
+        "differences": readable.differences(pairs, BASELINE),
+        "recovered": readable.recovered(share, BASELINE, CEILING),
+        "costs": readable.costs(tidy["costs"]),
+        "published": readable.published(tidy["published"]),
+        "deviations": readable.deviations(tidy["deviations"]),
+    }
+    if selection is not None:
+        texts["selection"] = readable.selection(pd.read_csv(selection))
+    for name, (frame, caption) in texts.items():
+        text.write_text(frame, folder / name, caption)
+
+
+def _concat(frames: list[pd.DataFrame], columns: list[str] | None = None) -> pd.DataFrame:
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)

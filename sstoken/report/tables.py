@@ -1,0 +1,222 @@
+"""The tidy tables of the report, in percent points and full precision; ``docs/statistics.md`` explains every column.
+
+A cell whose runs are not all there is empty, never an average over what there is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from sstoken.report.runs import ModelRuns
+from sstoken.report.statistics import Estimates, estimate, fieller, holm, mcnemar
+
+AVERAGE = "Average"
+ALPHA = 0.05
+DIFFERENCES = [
+    "model",
+    "method",
+    "against",
+    "benchmark",
+    "estimate",
+    "low",
+    "high",
+    "p",
+    "p_holm",
+    "significant",
+    "mde",
+]
+BOUNDS = ("oracle", "clean")  # they know what is noise: no contestants for the best score
+
+
+@dataclass(frozen=True)
+class ModelTables:
+    """What one model's runs say; all that is left of them once the next model's are read."""
+
+    averages: pd.DataFrame
+    differences: pd.DataFrame
+    recovered: pd.DataFrame
+    mcnemar: pd.DataFrame
+
+
+def model_tables(runs: ModelRuns, columns: dict[str, str], *, baseline: str, ceiling: str) -> ModelTables:
+    """Every table that needs one model's questions.
+
+    Args:
+        columns: benchmark -> display name. baseline, ceiling: methods between which ``recovered`` measures.
+    """
+    titles = [columns[name] for name in runs.benchmarks] + [AVERAGE]
+    cells = with_average(len(runs.benchmarks))
+    pairs, found = _differences(runs, cells)
+    return ModelTables(
+        averages=averages(runs, titles, cells),
+        differences=_difference_rows(runs, titles, pairs, found),
+        recovered=_recovered(runs, cells, pairs, found, baseline, ceiling),
+        mcnemar=_mcnemar(runs, titles, pairs),
+    )
+
+
+def with_average(benchmarks: int) -> np.ndarray:
+    """A cell for each benchmark and one for their unweighted mean."""
+    return np.vstack([np.eye(benchmarks), np.full(benchmarks, 1 / benchmarks)])
+
+
+def averages(runs: ModelRuns, titles: list[str], cells_CB: np.ndarray) -> pd.DataFrame:
+    """model, method, benchmark, runs, estimate, low, high."""
+    found = estimate(runs, np.eye(len(runs.methods)), cells_CB)
+    low, high = (np.clip(bound, 0, 100) for bound in found.interval())  # a score cannot lie outside
+    seeds = runs.scores[0].shape[1]
+    count = [seeds if seeded else 1 for seeded in runs.seeded]
+    frame = _long(runs.model, {"method": list(runs.methods), "runs": count}, titles, found.value, low, high)
+    return frame[["model", "method", "benchmark", "runs", "estimate", "low", "high"]]
+
+
+def _long(model: str, rows: dict[str, list], titles: list[str], value, low, high) -> pd.DataFrame:
+    """[K, C] arrays as rows, cells fastest."""
+    repeated = {name: np.repeat(np.array(values, dtype=object), len(titles)) for name, values in rows.items()}
+    count = len(next(iter(rows.values())))
+    frame = pd.DataFrame({"model": model, **repeated, "benchmark": titles * count})
+    return frame.assign(estimate=value.ravel(), low=low.ravel(), high=high.ravel())
+
+
+def _differences(runs: ModelRuns, cells_CB: np.ndarray) -> tuple[list[tuple[int, int]], Estimates]:
+    """Every ordered pair of methods, each pair's mirror image right after it."""
+    half = list(combinations(range(len(runs.methods)), 2))
+    weights = np.zeros((len(half), len(runs.methods)))
+    for row, (first, second) in enumerate(half):
+        weights[row, first], weights[row, second] = 1, -1
+    found = estimate(runs, weights, cells_CB)
+    pairs = [pair for first, second in half for pair in ((first, second), (second, first))]
+    sign = np.tile([[1.0], [-1.0]], (len(half), 1))
+    twice = (np.repeat(part, 2, axis=0) for part in (found.value, found.variance, found.df))
+    value, variance, df = twice
+    return pairs, Estimates(sign * value + 0.0, variance, df)
+
+
+def _difference_rows(runs: ModelRuns, titles: list[str], pairs, found: Estimates) -> pd.DataFrame:
+    low, high = found.interval()
+    p = found.p_value()
+    for task, (scores, clusters) in enumerate(zip(runs.scores, runs.clusters, strict=True)):
+        if scores.shape[1] == 1 and _exact(scores, clusters):
+            p[:, task] = [mcnemar(scores[first, 0], scores[second, 0])[2] for first, second in pairs]
+    names = {"method": [runs.methods[i] for i, _ in pairs], "against": [runs.methods[j] for _, j in pairs]}
+    frame = _long(runs.model, names, titles, found.value, low, high)
+    return frame.assign(p=p.ravel(), mde=found.detectable().ravel())
+
+
+def _exact(scores: np.ndarray, clusters: np.ndarray) -> bool:
+    """Whether McNemar's test applies: right or wrong, and no two questions about one passage."""
+    return bool(np.isin(scores, (0, 100)).all()) and len(np.unique(clusters)) == len(clusters)
+
+
+def _mcnemar(runs: ModelRuns, titles: list[str], pairs) -> pd.DataFrame:
+    """model, method, against, benchmark, run (position among the seeds), only_method, only_against, p."""
+    rows = []
+    for title, scores, clusters in zip(titles, runs.scores, runs.clusters, strict=False):
+        if _exact(scores, clusters):
+            for i, j in pairs:
+                counts = zip(*mcnemar(scores[i], scores[j]), strict=True)
+                rows += [(runs.methods[i], runs.methods[j], title, run, *cell) for run, cell in enumerate(counts)]
+    frame = pd.DataFrame(rows, columns=["method", "against", "benchmark", "run", "only_method", "only_against", "p"])
+    frame.insert(0, "model", runs.model)
+    return frame
+
+
+def _recovered(runs, cells, pairs, found: Estimates, baseline: str, ceiling: str) -> pd.DataFrame:
+    """model, method, estimate, low, high: share of the way from baseline to ceiling, of the average."""
+    rows = []
+    if {baseline, ceiling} <= set(runs.methods):
+        base, top = runs.methods.index(baseline), runs.methods.index(ceiling)
+        row_of = {pair: row for row, pair in enumerate(pairs)}
+
+        def average(first: int, second: int) -> Estimates:
+            row = row_of[first, second]
+            return Estimates(found.value[row, -1:], found.variance[row, -1:], found.df[row, -1:])
+
+        whole = average(top, base)
+        for method, name in enumerate(runs.methods):
+            if method in (base, top):
+                continue
+            part = average(method, base)
+            share = part.value[0] / whole.value[0] if whole.value[0] > 0 else np.nan
+            weights = np.zeros((1, len(runs.methods)))
+            weights[0, [method, top, base]] = 1, -share, share - 1
+            df = estimate(runs, weights, cells[-1:]).df[0] if np.isfinite(share) else part.df
+            low, high = fieller(part, whole, average(method, top), df)
+            told = np.isfinite(low[0])
+            rows.append((runs.model, name, share if told else np.nan, low[0], high[0]))
+    return pd.DataFrame(rows, columns=["model", "method", "estimate", "low", "high"])
+
+
+def differences(parts: list[pd.DataFrame], models: list[str], methods: list[str], titles: list[str]) -> pd.DataFrame:
+    """model, method, against, benchmark, estimate, low, high, p, p_holm, significant, mde: every ordered pair of methods.
+
+    The rows with one ``against`` are one table.  Holm's families: its averages (models x methods), and its benchmarks.
+    """
+    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=DIFFERENCES)
+    family = [frame["against"], frame["benchmark"] == AVERAGE]
+    adjusted = frame.groupby(family)["p"].transform(lambda p: holm(p.to_numpy()))
+    frame = frame.assign(p_holm=adjusted, significant=adjusted <= ALPHA)
+    keys = {"against": methods, "model": models, "method": methods, "benchmark": titles}
+    frame = complete(frame[DIFFERENCES], keys)
+    return frame[frame["method"] != frame["against"]].reset_index(drop=True)
+
+
+def leads(averages: pd.DataFrame, differences: pd.DataFrame, contestants: list[str]) -> pd.DataFrame:
+    """model, benchmark, method (the best), runner_up, estimate, low, high, p, p_holm, significant: bold or not in Table 1.
+
+    Best and runner-up are picked by the same scores, yet the test of their difference keeps its level (Gutmann & Maymin
+    1987, "Is the selected population the best?").  Holm's families: the averages, and the benchmarks.
+    """
+    rows = []
+    ranked = averages[averages["method"].isin(contestants) & averages["estimate"].notna()]
+    for (model, benchmark), group in ranked.groupby(["model", "benchmark"], sort=False):
+        best = group.sort_values("estimate", ascending=False, kind="stable")["method"].tolist()
+        if len(best) > 1:
+            rows.append((model, benchmark, *best[:2]))
+    frame = pd.DataFrame(rows, columns=["model", "benchmark", "method", "runner_up"])
+    known = differences.rename(columns={"against": "runner_up"}).drop(columns=["p_holm", "significant"])
+    frame = frame.merge(known, how="left", on=["model", "benchmark", "method", "runner_up"])
+    adjusted = frame.groupby(frame["benchmark"] == AVERAGE)["p"].transform(lambda p: holm(p.to_numpy()))
+    return frame.assign(p_holm=adjusted, significant=adjusted <= ALPHA)
+
+
+def complete(frame: pd.DataFrame, keys: dict[str, list[str]]) -> pd.DataFrame:
+    """A row for every combination of the keys, in their order; empty where nothing is known."""
+    index = pd.MultiIndex.from_product(keys.values(), names=list(keys))
+    return frame.set_index(list(keys)).reindex(index).reset_index()[frame.columns]
+
+
+def main_table(averages: pd.DataFrame, titles: list[str]) -> pd.DataFrame:
+    """Table 1, wide: model, method, runs, and for each benchmark and the average its mean, ``… low`` and ``… high``."""
+    wide = averages.pivot(index=["model", "method"], columns="benchmark", values=["estimate", "low", "high"])
+    wide = wide.reindex(pd.MultiIndex.from_frame(averages[["model", "method"]].drop_duplicates()))
+    runs = averages.drop_duplicates(["model", "method"]).set_index(["model", "method"])["runs"]
+    parts = {"runs": runs.astype("Int64")}
+    for title in titles:
+        parts |= {
+            title: wide["estimate", title],
+            f"{title} low": wide["low", title],
+            f"{title} high": wide["high", title],
+        }
+    return pd.DataFrame(parts, index=wide.index).reset_index()
+
+
+def ablation_table(ablations: list[dict], found: pd.DataFrame) -> pd.DataFrame:
+    """ablation, option, model, method, value, run, estimate, low, high (of the average).
+
+    Args:
+        ablations: ``{name, option, models, points: [{method, value, run}]}``. found: rows of ``averages``.
+    """
+    rows = [
+        (ablation["name"], ablation["option"], model, point["method"], point["value"], point["run"])
+        for ablation in ablations
+        for model in ablation["models"]
+        for point in ablation["points"]
+    ]
+    frame = pd.DataFrame(rows, columns=["ablation", "option", "model", "method", "value", "run"])
+    average = found.loc[found["benchmark"] == AVERAGE, ["model", "method", "estimate", "low", "high"]]
+    return frame.merge(average.rename(columns={"method": "run"}), how="left", on=["model", "run"])

@@ -1,0 +1,13 @@
+from pathlib import Path
+
+from sstoken.jobs import logged
+from sstoken.report import write_tables
+
+with logged(snakemake.log[0]):
+    write_tables(
+        Path(snakemake.input.samples),
+        Path(snakemake.input.costs),
+        Path(snakemake.input.benchmarks),
+        Path(snakemake.output.main).parent,
+        **dict(snakemake.params.items()),
+    )
