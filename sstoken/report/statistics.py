@@ -11,8 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special, stats
-from statsmodels.stats.multitest import multipletests
+from scipy import special, stats
 
 from sstoken.report.runs import ModelRuns
 
@@ -141,51 +140,75 @@ def seed_variance(mean_CMS: np.ndarray, seeded_M: np.ndarray, weights_KM: np.nda
     pooled = np.outer((weights**2).sum(axis=1), residual_C) + np.outer(weights.sum(axis=1) ** 2, shared_C)
     pooled_df = np.where(balanced_K, max(methods - 1, 1), methods)[:, None] * free
     own = np.einsum("km,cms->kcs", weights, values_CMS).var(axis=2, ddof=1)
-    prior_df_C = np.array([prior_df(variances, free) for variances in own_CM])
+    prior_df_C = prior_df(own_CM, free)
     share = 1 / (1 + free / prior_df_C)
     return share * pooled + (1 - share) * own, np.minimum(prior_df_C + free, pooled_df)
 
 
-def prior_df(variance_M: np.ndarray, df: int) -> float:
-    """d0 of Smyth 2004: solves ``trigamma(d0 / 2) = var(log s²) - trigamma(df / 2)``; infinite where the right is not positive.
+def prior_df(variance_CM: np.ndarray, df: int) -> np.ndarray:
+    """d0 [C] of Smyth 2004: solves ``trigamma(d0 / 2) = var(log s²) - trigamma(df / 2)``; infinite where the right is not > 0.
 
-    Variances below the 5 % point of their distribution under equal variances are raised to it: scores lie on a lattice, so
-    three seeds often agree by chance, and the logarithm would read that as a method without any seed variance.
+    Variances far below the median (under equal variances, 5 in 100) are raised to where such are still likely: scores lie on a
+    lattice, so three seeds often agree by chance, and the logarithm would read that as a method without any seed variance.
     """
-    mean = variance_M.mean()
-    if len(variance_M) < 3 or mean == 0:
-        return np.inf
-    floor = mean * stats.chi2.ppf(0.05, df) / df
-    excess = np.log(np.maximum(variance_M, floor)).var(ddof=1) - special.polygamma(1, df / 2)
-    if excess <= special.polygamma(1, 1e4):
-        return np.inf
-    return 2 * optimize.brentq(lambda x: special.polygamma(1, x) - excess, 1e-6, 1e4)
+    if variance_CM.shape[1] < 3:
+        return np.full(len(variance_CM), np.inf)
+    least = np.where(variance_CM > 0, variance_CM, np.inf).min(axis=1)
+    low, middle = 2 * special.gammaincinv(df / 2, [0.05, 0.5])
+    floor = np.maximum(np.median(variance_CM, axis=1) * low / middle, np.where(np.isinf(least), 1, least))
+    excess = np.log(np.maximum(variance_CM, floor[:, None])).var(axis=1, ddof=1) - special.polygamma(1, df / 2)
+    alike = excess < 1e-4
+    target = np.where(alike, 1, excess)
+    half = 0.5 + 1 / target
+    for _ in range(12):  # Newton's method on 1 / trigamma, monotone from here: Smyth 2004, appendix
+        trigamma = special.polygamma(1, half)
+        half += trigamma * (1 - trigamma / target) / special.polygamma(2, half)
+    return np.where(alike, np.inf, 2 * half)
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """p values adjusted over one family of comparisons (Holm 1979)."""
-    return multipletests(p, method="holm")[1] if len(p) else p
+    """p values adjusted over one family of comparisons (Holm 1979).
+
+    statsmodels' ``multipletests`` gives the same, but collects all garbage at each call (0.1 s), and tables have many families.
+    """
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.maximum.accumulate(np.arange(len(p), 0, -1) * np.asarray(p)[order]), 1)
+    return adjusted
 
 
-def mcnemar(first_Q: np.ndarray, second_Q: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Exact McNemar test of binary scores [..., Q]: only the first right, only the second right, two-sided p."""
-    only_first = ((first_Q > 0) & (second_Q == 0)).sum(axis=-1)
-    only_second = ((first_Q == 0) & (second_Q > 0)).sum(axis=-1)
-    fewer = np.minimum(only_first, only_second)
-    return only_first, only_second, np.minimum(2 * stats.binom.cdf(fewer, only_first + only_second, 0.5), 1.0)
-
-
-def fieller(part: Estimates, whole: Estimates, rest: Estimates, df: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fieller's interval of part / whole, where rest = part - whole is estimated too (it carries their covariance).
+def mcnemar(right_MN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Exact McNemar test of every pair of methods on N questions, answered right (1) or wrong (0).
 
     Returns:
-        low, high; NaN where the whole itself is not above 0 at this level: no share of it can be told.
+        only_MM: how many questions only the first (row) method got right; p_MM: two-sided.
     """
-    t2 = stats.t.ppf((1 + LEVEL) / 2, df) ** 2
+    right = right_MN.astype(np.float64)
+    only_MM = (right @ (1 - right).T).round().astype(np.int64)
+    fewer, both = np.minimum(only_MM, only_MM.T), only_MM + only_MM.T
+    return only_MM, np.minimum(2 * stats.binom.cdf(fewer, both, 0.5), 1.0)
+
+
+def recovered(runs: ModelRuns, cell_B: np.ndarray, baseline: str, ceiling: str) -> tuple[np.ndarray, ...]:
+    """Share [M] of the way from baseline to ceiling that each method goes, and its interval (Fieller 1954).
+
+    Returns:
+        share, low, high; NaN where the ceiling is not above the baseline at this level: no share of that can be told.
+    """
+    unit = np.eye(len(runs.methods))
+    base, top = unit[runs.methods.index(baseline)], unit[runs.methods.index(ceiling)]
+    cells = cell_B[None]
+    part, whole = estimate(runs, unit - base, cells), estimate(runs, (top - base)[None], cells)
+    rest = estimate(runs, unit - top, cells)
+    told = (whole.value > 0) & (whole.interval()[0] > 0)
+    share = np.divide(part.value, whole.value, out=np.zeros_like(part.value), where=told)
+    df = estimate(runs, unit - base - share * (top - base), cells).df
+    t2 = stats.t.ppf((1 + LEVEL) / 2, np.where(np.isnan(df), whole.df, df)) ** 2
     covariance = (part.variance + whole.variance - rest.variance) / 2
     a = whole.value**2 - t2 * whole.variance
     b = part.value * whole.value - t2 * covariance
     c = part.value**2 - t2 * part.variance
-    with np.errstate(invalid="ignore", divide="ignore"):
-        root = np.sqrt(np.where((a > 0) & (whole.value > 0), b**2 - a * c, np.nan))
-        return (b - root) / a, (b + root) / a
+    told = told & (a > 0)
+    a = np.where(told, a, 1)
+    root = np.sqrt(np.maximum(b**2 - a * c, 0))
+    return tuple(np.where(told, bound, np.nan)[:, 0] for bound in (share, (b - root) / a, (b + root) / a))

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from sstoken.report.runs import ModelRuns
-from sstoken.report.statistics import Estimates, estimate, fieller, holm, mcnemar
+from sstoken.report.statistics import Estimates, estimate, holm, mcnemar, recovered
 
 AVERAGE = "Average"
 ALPHA = 0.05
@@ -54,7 +54,7 @@ def model_tables(runs: ModelRuns, columns: dict[str, str], *, baseline: str, cei
     return ModelTables(
         averages=averages(runs, titles, cells),
         differences=_difference_rows(runs, titles, pairs, found),
-        recovered=_recovered(runs, cells, pairs, found, baseline, ceiling),
+        recovered=_recovered(runs, cells[-1], baseline, ceiling),
         mcnemar=_mcnemar(runs, titles, pairs),
     )
 
@@ -101,7 +101,7 @@ def _difference_rows(runs: ModelRuns, titles: list[str], pairs, found: Estimates
     p = found.p_value()
     for task, (scores, clusters) in enumerate(zip(runs.scores, runs.clusters, strict=True)):
         if scores.shape[1] == 1 and _exact(scores, clusters):
-            p[:, task] = [mcnemar(scores[first, 0], scores[second, 0])[2] for first, second in pairs]
+            p[:, task] = mcnemar(scores[:, 0] > 0)[1][tuple(np.transpose(pairs))]
     names = {"method": [runs.methods[i] for i, _ in pairs], "against": [runs.methods[j] for _, j in pairs]}
     frame = _long(runs.model, names, titles, found.value, low, high)
     return frame.assign(p=p.ravel(), mde=found.detectable().ravel())
@@ -114,41 +114,25 @@ def _exact(scores: np.ndarray, clusters: np.ndarray) -> bool:
 
 def _mcnemar(runs: ModelRuns, titles: list[str], pairs) -> pd.DataFrame:
     """model, method, against, benchmark, run (position among the seeds), only_method, only_against, p."""
-    rows = []
+    first, second = np.transpose(pairs).reshape(2, -1)
+    names = np.array(runs.methods, dtype=object)
+    parts = []
     for title, scores, clusters in zip(titles, runs.scores, runs.clusters, strict=False):
-        if _exact(scores, clusters):
-            for i, j in pairs:
-                counts = zip(*mcnemar(scores[i], scores[j]), strict=True)
-                rows += [(runs.methods[i], runs.methods[j], title, run, *cell) for run, cell in enumerate(counts)]
-    frame = pd.DataFrame(rows, columns=["method", "against", "benchmark", "run", "only_method", "only_against", "p"])
-    frame.insert(0, "model", runs.model)
-    return frame
+        for run in range(scores.shape[1] if _exact(scores, clusters) else 0):
+            only, p = mcnemar(scores[:, run] > 0)
+            columns = {"method": names[first], "against": names[second], "benchmark": title, "run": run}
+            counts = {"only_method": only[first, second], "only_against": only[second, first], "p": p[first, second]}
+            parts.append(pd.DataFrame({"model": runs.model, **columns, **counts}))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def _recovered(runs, cells, pairs, found: Estimates, baseline: str, ceiling: str) -> pd.DataFrame:
+def _recovered(runs: ModelRuns, average_B: np.ndarray, baseline: str, ceiling: str) -> pd.DataFrame:
     """model, method, estimate, low, high: share of the way from baseline to ceiling, of the average."""
-    rows = []
-    if {baseline, ceiling} <= set(runs.methods):
-        base, top = runs.methods.index(baseline), runs.methods.index(ceiling)
-        row_of = {pair: row for row, pair in enumerate(pairs)}
-
-        def average(first: int, second: int) -> Estimates:
-            row = row_of[first, second]
-            return Estimates(found.value[row, -1:], found.variance[row, -1:], found.df[row, -1:])
-
-        whole = average(top, base)
-        for method, name in enumerate(runs.methods):
-            if method in (base, top):
-                continue
-            part = average(method, base)
-            share = part.value[0] / whole.value[0] if whole.value[0] > 0 else np.nan
-            weights = np.zeros((1, len(runs.methods)))
-            weights[0, [method, top, base]] = 1, -share, share - 1
-            df = estimate(runs, weights, cells[-1:]).df[0] if np.isfinite(share) else part.df
-            low, high = fieller(part, whole, average(method, top), df)
-            told = np.isfinite(low[0])
-            rows.append((runs.model, name, share if told else np.nan, low[0], high[0]))
-    return pd.DataFrame(rows, columns=["model", "method", "estimate", "low", "high"])
+    if not {baseline, ceiling} <= set(runs.methods):
+        return pd.DataFrame(columns=["model", "method", "estimate", "low", "high"])
+    share, low, high = recovered(runs, average_B, baseline, ceiling)
+    frame = pd.DataFrame({"model": runs.model, "method": runs.methods, "estimate": share, "low": low, "high": high})
+    return frame[~frame["method"].isin([baseline, ceiling])]
 
 
 def differences(parts: list[pd.DataFrame], models: list[str], methods: list[str], titles: list[str]) -> pd.DataFrame:
