@@ -10,13 +10,17 @@ from sstoken.config import pick, read_table
 from sstoken.report import readable, text
 from sstoken.report.costs import cost_table
 from sstoken.report.published import deviations_table, published_table
-from sstoken.report.runs import read_runs
+from sstoken.report.runs import MISSING_COLUMNS, read_runs
 from sstoken.report.tables import (
     AVERAGE,
+    AVERAGES,
     BOUNDS,
+    MCNEMAR,
+    RECOVERED,
     ablation_table,
     averages,
     complete,
+    concat,
     differences,
     leads,
     main_table,
@@ -71,24 +75,24 @@ def write_tables(
 
     methods = list(seeds)
     scores = complete(
-        _concat([part.averages for part in found]), {"model": models, "method": methods, "benchmark": titles}
+        concat([part.averages for part in found], AVERAGES), {"model": models, "method": methods, "benchmark": titles}
     )
     pairs = differences([part.differences for part in found], models, methods, titles)
     best = leads(scores, pairs, [method for method in methods if method not in BOUNDS])
     between = [method for method in methods if method not in (BASELINE, CEILING)]
-    share = complete(_concat([part.recovered for part in found]), {"model": models, "method": between})
+    share = complete(concat([part.recovered for part in found], RECOVERED), {"model": models, "method": between})
     tidy = {
         "averages": scores,
         "differences": pairs,
         "leads": best,
         "recovered": share,
-        "mcnemar": _concat([part.mcnemar for part in found]),
+        "mcnemar": concat([part.mcnemar for part in found], MCNEMAR),
         "main": main_table(scores, titles),
-        "ablations": ablation_table(list(ablations), _concat(ablated, list(scores.columns))),
+        "ablations": ablation_table(list(ablations), concat(ablated, AVERAGES)),
         "costs": cost_table(pd.read_csv(costs), models, seeds, passes),
         "published": published_table(scores, known),
         "deviations": deviations_table(),
-        "missing": _concat(missing).drop_duplicates(),
+        "missing": concat(missing, MISSING_COLUMNS).drop_duplicates(),
     }
     for name, frame in tidy.items():
         text.write_csv(frame, folder / f"{name}.csv")
@@ -104,7 +108,3 @@ def write_tables(
         texts["selection"] = readable.selection(pd.read_csv(selection))
     for name, (frame, caption) in texts.items():
         text.write_text(frame, folder / name, caption)
-
-
-def _concat(frames: list[pd.DataFrame], columns: list[str] | None = None) -> pd.DataFrame:
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)

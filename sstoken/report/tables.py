@@ -16,19 +16,12 @@ from sstoken.report.statistics import Estimates, estimate, holm, mcnemar, recove
 
 AVERAGE = "Average"
 ALPHA = 0.05
-DIFFERENCES = [
-    "model",
-    "method",
-    "against",
-    "benchmark",
-    "estimate",
-    "low",
-    "high",
-    "p",
-    "p_holm",
-    "significant",
-    "mde",
-]
+KEY = ["model", "method", "benchmark"]
+ESTIMATE = ["estimate", "low", "high"]
+AVERAGES = [*KEY, "runs", *ESTIMATE]
+DIFFERENCES = ["model", "method", "against", "benchmark", *ESTIMATE, "p", "p_holm", "significant", "mde"]
+RECOVERED = ["model", "method", *ESTIMATE]
+MCNEMAR = ["model", "method", "against", "benchmark", "run", "only_method", "only_against", "p"]
 BOUNDS = ("oracle", "clean")  # they know what is noise: no contestants for the best score
 
 
@@ -71,7 +64,7 @@ def averages(runs: ModelRuns, titles: list[str], cells_CB: np.ndarray) -> pd.Dat
     seeds = runs.scores[0].shape[1]
     count = [seeds if seeded else 1 for seeded in runs.seeded]
     frame = _long(runs.model, {"method": list(runs.methods), "runs": count}, titles, found.value, low, high)
-    return frame[["model", "method", "benchmark", "runs", "estimate", "low", "high"]]
+    return frame[AVERAGES]
 
 
 def _long(model: str, rows: dict[str, list], titles: list[str], value, low, high) -> pd.DataFrame:
@@ -123,13 +116,13 @@ def _mcnemar(runs: ModelRuns, titles: list[str], pairs) -> pd.DataFrame:
             columns = {"method": names[first], "against": names[second], "benchmark": title, "run": run}
             counts = {"only_method": only[first, second], "only_against": only[second, first], "p": p[first, second]}
             parts.append(pd.DataFrame({"model": runs.model, **columns, **counts}))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return concat(parts, MCNEMAR)
 
 
 def _recovered(runs: ModelRuns, average_B: np.ndarray, baseline: str, ceiling: str) -> pd.DataFrame:
     """model, method, estimate, low, high: share of the way from baseline to ceiling, of the average."""
     if not {baseline, ceiling} <= set(runs.methods):
-        return pd.DataFrame(columns=["model", "method", "estimate", "low", "high"])
+        return pd.DataFrame(columns=RECOVERED)
     share, low, high = recovered(runs, average_B, baseline, ceiling)
     frame = pd.DataFrame({"model": runs.model, "method": runs.methods, "estimate": share, "low": low, "high": high})
     return frame[~frame["method"].isin([baseline, ceiling])]
@@ -140,7 +133,7 @@ def differences(parts: list[pd.DataFrame], models: list[str], methods: list[str]
 
     The rows with one ``against`` are one table.  Holm's families: its averages (models x methods), and its benchmarks.
     """
-    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=DIFFERENCES)
+    frame = concat(parts, DIFFERENCES)
     family = [frame["against"], frame["benchmark"] == AVERAGE]
     adjusted = frame.groupby(family)["p"].transform(lambda p: holm(p.to_numpy()))
     frame = frame.assign(p_holm=adjusted, significant=adjusted <= ALPHA)
@@ -166,6 +159,12 @@ def leads(averages: pd.DataFrame, differences: pd.DataFrame, contestants: list[s
     frame = frame.merge(known, how="left", on=["model", "benchmark", "method", "runner_up"])
     adjusted = frame.groupby(frame["benchmark"] == AVERAGE)["p"].transform(lambda p: holm(p.to_numpy()))
     return frame.assign(p_holm=adjusted, significant=adjusted <= ALPHA)
+
+
+def concat(frames: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    """All rows; the columns are there even if no frame is."""
+    frames = [frame for frame in frames if len(frame)]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
 
 
 def complete(frame: pd.DataFrame, keys: dict[str, list[str]]) -> pd.DataFrame:
