@@ -33,10 +33,11 @@ def covered(world: World, grids: int, seed: int, forget: str = "") -> dict[str, 
             runs = replace(runs, clusters=tuple(np.arange(world.questions) for _ in runs.clusters))
         cells = with_average(len(runs.benchmarks))
         truth = truth_MB @ cells.T
-        inside = _inside(estimate(runs, unit[others] - unit[full], cells).interval(), truth[others] - truth[full])
+        found = estimate(runs, np.vstack([unit[others] - unit[full], unit]), cells)
+        inside = _inside(found[: len(others)].interval(), truth[others] - truth[full])
         held["average"].append(inside[:, -1])
         held["benchmark"].append(inside[:, :-1])
-        held["score"].append(_inside(estimate(runs, unit, cells[-1:]).interval(), truth[:, -1:]))
+        held["score"].append(_inside(found[len(others) :].interval(), truth)[:, -1])
         if "oracle" in world.methods and world.effects is not None:
             way = truth[:, -1] - truth[full, -1]
             rows = [row for row in others if world.methods[row] != "oracle"]
@@ -72,9 +73,10 @@ def false_alarms(world: World, grids: int, seed: int, models: int = 2) -> dict[s
         for _ in range(models):
             runs, _ = simulate(world, generator)
             cells = with_average(len(runs.benchmarks))
-            p.append(estimate(runs, unit[others] - unit[full], cells).p_value())
             best, second = np.argsort(-np.array([part.mean(axis=(1, 2)) for part in runs.scores]).mean(axis=0))[:2]
-            lead.append(estimate(runs, (unit[best] - unit[second])[None], cells[-1:]).p_value()[0, 0])
+            found = estimate(runs, np.vstack([unit[others] - unit[full], unit[best] - unit[second]]), cells).p_value()
+            p.append(found[:-1])
+            lead.append(found[-1, -1])
         p = np.concatenate(p)
         found = holm(p[:, -1]) <= 0.05
         average.append(found.any())

@@ -31,6 +31,9 @@ class Estimates:
     variance: np.ndarray
     df: np.ndarray
 
+    def __getitem__(self, contrasts) -> Estimates:
+        return Estimates(self.value[contrasts], self.variance[contrasts], self.df[contrasts])
+
     @property
     def error(self) -> np.ndarray:
         return np.sqrt(np.where(self.variance > 0, self.variance, np.nan))
@@ -195,14 +198,14 @@ def recovered(runs: ModelRuns, cell_B: np.ndarray, baseline: str, ceiling: str) 
     Returns:
         share, low, high; NaN where the ceiling is not above the baseline at this level: no share of that can be told.
     """
-    unit = np.eye(len(runs.methods))
-    base, top = unit[runs.methods.index(baseline)], unit[runs.methods.index(ceiling)]
+    unit, count = np.eye(len(runs.methods)), len(runs.methods)
+    base, top = runs.methods.index(baseline), runs.methods.index(ceiling)
     cells = cell_B[None]
-    part, whole = estimate(runs, unit - base, cells), estimate(runs, (top - base)[None], cells)
-    rest = estimate(runs, unit - top, cells)
+    both = estimate(runs, np.vstack([unit - unit[base], unit - unit[top]]), cells)
+    part, rest, whole = both[:count], both[count:], both[[top]]
     told = (whole.value > 0) & (whole.interval()[0] > 0)
     share = np.divide(part.value, whole.value, out=np.zeros_like(part.value), where=told)
-    df = estimate(runs, unit - base - share * (top - base), cells).df
+    df = estimate(runs, unit - unit[base] - share * (unit[top] - unit[base]), cells).df
     t2 = stats.t.ppf((1 + LEVEL) / 2, np.where(np.isnan(df), whole.df, df)) ** 2
     covariance = (part.variance + whole.variance - rest.variance) / 2
     a = whole.value**2 - t2 * whole.variance
