@@ -1,6 +1,7 @@
 # Tidy scores and costs, and the tables.
-TABLES = ["main", "differences", "recovered", "costs", "published", "deviations"]  # with .md and .tex
+TABLES = ["main", "differences", "recovered", "costs", "published", "deviations"]  # also as .md and .tex
 DATA = ["averages", "leads", "mcnemar", "ablations", "missing"]
+TRUTH = ["selection"] if GRID.noisy_runs() else []
 
 
 rule collect:
@@ -32,9 +33,10 @@ rule tables:
         samples=f"{ROOT}/samples.parquet",
         costs=f"{ROOT}/costs.csv",
         benchmarks=CONFIG["benchmarks_file"],
+        selection=[f"{ROOT}/{name}.csv" for name in TRUTH],
     output:
         **{name: f"{ROOT}/report/tables/{name}.csv" for name in TABLES + DATA},
-        text=[f"{ROOT}/report/tables/{name}.{kind}" for name in TABLES for kind in ("md", "tex")],
+        text=[f"{ROOT}/report/tables/{name}.{kind}" for name in TABLES + TRUTH for kind in ("md", "tex")],
     log:
         f"{ROOT}/logs/tables.log",
     benchmark:
@@ -50,5 +52,8 @@ rule tables:
         seeds={method: GRID.reported_seeds(method) for method in GRID.methods},
         benchmarks=CONFIG["benchmarks"],
         passes=GRID.passes(),
+        ablations=[asdict(ablation) for ablation in GRID.ablations],
+    message:
+        "tables with intervals and tests"
     script:
         "../scripts/tables.py"

@@ -9,5 +9,6 @@ with logged(snakemake.log[0]):
         Path(snakemake.input.costs),
         Path(snakemake.input.benchmarks),
         Path(snakemake.output.main).parent,
+        selection=next(map(Path, snakemake.input.get("selection", [])), None),
         **dict(snakemake.params.items()),
     )
