@@ -132,8 +132,8 @@ def selection(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     frame["auc"] = frame["auc"].map(number)
     frame[["precision", "recall"]] = (100 * frame[["precision", "recall"]]).map(lambda share: number(share, 1))
     caption = (
-        "What was selected over the whole training, mean over runs. AUC: how often a clean token scores above a noise token "
-        "of its sample (0.5 = by chance). Precision: share of kept tokens that are clean, recall: share of clean tokens kept, then the share "
-        "of each kind of noise that was kept; percent."
+        "What was selected over the whole training, mean over runs. AUC: how often a clean token scores above a noise token of "
+        "its sample (0.5 = by chance). Precision: share of kept tokens that are clean, recall: share of clean tokens kept, "
+        "then the share of each kind of noise that was kept; percent."
     )
     return frame.reset_index().rename(columns={"auc": "AUC"}), caption
