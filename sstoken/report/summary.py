@@ -62,8 +62,13 @@ def _ranking(results: Results, model: str) -> list[str]:
 
 
 def _wins(results: Results, model: str, best: list[str]) -> str:
-    text = f"{best[0]} has the highest average, {interval(results.average(model, best[0]))}"
-    text += f"; {best[1]} follows with {interval(results.average(model, best[1]))}." if len(best) > 1 else "."
+    shown = {m: interval(results.average(model, m)) for m in best}
+    level = [m for m in best if shown[m].split()[0] == shown[best[0]].split()[0]]
+    if len(level) > 1:
+        text = f"{listed(level)} share the highest average, {shown[best[0]].split()[0]}."
+    else:
+        text = f"{best[0]} has the highest average, {shown[best[0]]}"
+        text += f"; {best[1]} follows with {shown[best[1]]}." if len(best) > 1 else "."
     base = {m: results.average(model, m) for m in results.facts.untrained}
     for method, row in base.items():
         if row is not None and row["estimate"] > results.average(model, best[0])["estimate"]:

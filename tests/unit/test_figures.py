@@ -152,6 +152,16 @@ def test_bounds_and_the_base_cannot_win(case):
     assert verdict_of(case, top["model"]).wins.startswith("sstoken has the highest average")
 
 
+def test_a_tie_has_no_winner(tmp_path):
+    write_tables(tmp_path, facts())
+    path = tmp_path / "report" / "tables" / "averages.csv"
+    table = pd.read_csv(path)
+    table.loc[table["method"].isin(["full", "rho1", "sstoken"]), "estimate"] = 60.0
+    table.to_csv(path, index=False)
+    wins = verdict_of(Results(tmp_path, facts()), "small-llama").wins
+    assert wins.startswith("full, rho1 and sstoken share the highest average, 60.0.")
+
+
 def test_the_summary_is_made_of_the_numbers(case):
     gap = case.difference("small-llama", "sstoken", "full")
     verdict = verdict_of(case, "small-llama")

@@ -1,6 +1,9 @@
 """The page as a reader meets it: opened from disk in headless Chromium."""
 
+import json
 import re
+import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -99,6 +102,24 @@ def test_it_says_where_the_numbers_come_from(page):
     text = page.read_text()
     for needed in ("abc123", "a processor", "Seeds: 0, 1.", "&#34;experiment&#34;: &#34;made-up&#34;"):
         assert needed in text
+
+
+def test_the_workflow_makes_it_and_snakemakes_own_report_has_its_items(ci):
+    root = ci.results("ci")
+    ci.run("config/ci.yaml", "--", "results/ci/report/index.html")
+    drawn = [
+        entry["name"] for entry in json.loads((root / "report/figures/figures.json").read_text()) if "why" not in entry
+    ]
+    assert {"tradeoff", "forest", "trajectory", "shaded-tiny-llama"} <= set(drawn)
+    text = (root / "report" / "index.html").read_text()
+    for method in ("rho1", "sstoken", "tokencleaning-self-evolving"):
+        assert text.count(f'<tr><th scope="row">{method}</th><td class="tokens">') >= 6, (
+            "samples of a chain's parts too"
+        )
+    ci.run("config/ci.yaml", "--report", "report.zip", "--", "results/ci/report/index.html")
+    with zipfile.ZipFile(ci.folder / "report.zip") as archive:
+        packed = {Path(name).name for name in archive.namelist()}
+    assert {f"{name}.svg" for name in drawn} | {"index.html"} <= packed
 
 
 def test_a_run_with_nothing_yet_still_has_a_page(tmp_path):
