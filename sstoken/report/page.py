@@ -13,7 +13,7 @@ from sstoken.report.markup import inline_svg, markdown_blocks
 from sstoken.report.origin import origin_of
 from sstoken.report.results import Results
 from sstoken.report.shaded import shaded_samples
-from sstoken.report.summary import overview, verdict_of
+from sstoken.report.summary import HEADLINE, glance_of, overview, spans, verdict_of
 from sstoken.report.words import listed
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -47,9 +47,13 @@ def render_page(results: Results, out: str | Path, *, config: dict | None = None
     facts = results.facts
     drawn, left_out = _figures(results.root / "report" / "figures")
     tables, absent = _tables(results.root / "report" / "tables")
+    rows = [overview(results, model) for model in facts.models]
     page = environment.get_template("page.html.j2").render(
         facts=facts,
-        models=[(verdict_of(results, m), overview(results, m)) for m in facts.models],
+        models=[(verdict_of(results, model), mine) for model, mine in zip(facts.models, rows, strict=True)],
+        glances=[glance_of(results, model) for model in facts.models],
+        spans={column: spans(rows, column) for column in ("time", "kept", "clean")},
+        headline=HEADLINE if HEADLINE in facts.methods else None,
         truth=not results.selection.empty,
         tables=tables,
         absent=absent,

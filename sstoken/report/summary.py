@@ -24,6 +24,19 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Glance:
+    """The same answers in a line, for grids of many models; "" where a number is missing."""
+
+    model: str
+    winner: str
+    average: str
+    gap: str
+    headline: str
+    cost: str
+    kept: str
+
+
+@dataclass(frozen=True)
 class OverviewRow:
     """One method on one model, as text; "" where a number is missing. verdict: better, worse, same, or ""."""
 
@@ -47,6 +60,36 @@ def verdict_of(results: Results, model: str) -> Verdict:
         return Verdict(model, nothing, "", "", "")
     return Verdict(model, _wins(results, model, best), _real(results, model, best), _cost(results, model, best[0]),
                    _kept(results, model, best[0]))  # fmt: skip
+
+
+def glance_of(results: Results, model: str) -> Glance:
+    best = _ranking(results, model)
+    if not best:
+        return Glance(model, "none yet", "", "", "", "", "")
+    row = _row(results, model, best[0], True)
+    gap, headline = (results.difference(model, m, BASELINE) for m in (best[0], HEADLINE))
+    shares = [row.kept, f"{row.clean} of it clean" if row.clean else ""]
+    return Glance(
+        model=model,
+        winner=best[0],
+        average=interval(results.average(model, best[0])),
+        gap=difference(gap) if gap is not None else "",
+        headline=difference(headline) if headline is not None else "",
+        cost=row.time,
+        kept=", ".join(filter(None, shares)),
+    )
+
+
+def spans(rows: list[list[OverviewRow]], column: str) -> list[str]:
+    """For each method, what ``column`` says of all models: one text where they agree, else the ends of its range.
+
+    rows: a list a model, each with a row a method.
+    """
+    found = []
+    for same in zip(*rows, strict=True):
+        texts = sorted({text for row in same if (text := getattr(row, column))}, key=lambda t: float(t.rstrip(" %×s")))
+        found.append(f"{texts[0].rstrip(' %×s')} to {texts[-1]}" if len(texts) > 1 else "".join(texts))
+    return found
 
 
 def overview(results: Results, model: str) -> list[OverviewRow]:

@@ -1,6 +1,7 @@
 """Figures from made-up tables: all there, the same bytes each time, and honest about what is missing."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from sstoken.report.figures import draw_figures
 from sstoken.report.figures.style import WIDTH, Drawn, LeftOut, styled
 from sstoken.report.results import Results
 from sstoken.report.shaded import shaded_samples
-from sstoken.report.summary import overview, verdict_of
+from sstoken.report.summary import glance_of, overview, spans, verdict_of
 from sstoken.report.words import difference, signed
 from tests.report_case import KINDS, facts, write_logs, write_tables
 
@@ -160,6 +161,15 @@ def test_a_tie_has_no_winner(tmp_path):
     table.to_csv(path, index=False)
     wins = verdict_of(Results(tmp_path, facts()), "small-llama").wins
     assert wins.startswith("full, rho1 and sstoken share the highest average, 60.0.")
+
+
+def test_many_models_are_answered_in_a_line_each(case):
+    glance = glance_of(case, "small-llama")
+    assert glance.winner == "sstoken" and glance.cost == "1.00×" and glance.kept == "60 %, 75 % of it clean"
+    rows = [overview(case, model) for model in case.facts.models]
+    assert spans(rows, "time") == ["", "1.00×", "1.00×", "1.50×", "1.00×", "1.00×"]
+    rows[0][3] = replace(rows[0][3], time="1.10×")
+    assert spans(rows, "time")[3] == "1.10 to 1.50×"
 
 
 def test_the_summary_is_made_of_the_numbers(case):

@@ -84,6 +84,20 @@ def test_the_first_screen_answers(page, tmp_path):
     assert tables == 2
 
 
+def test_four_models_fit_in_one_screen(tmp_path):
+    case = facts(models=["small-llama", "large-llama", "small-qwen2", "large-qwen2"])
+    write_tables(tmp_path, case)
+    render_page(Results(tmp_path, case), tmp_path / "index.html")
+    probe = """
+        const rows = [...document.querySelectorAll('.glance tbody tr')];
+        return [rows.length, Math.max(...rows.map((row) => row.getBoundingClientRect().bottom)),
+            rows.slice(0, 4).map((row) => row.cells[0].textContent),
+            rows.slice(0, 4).filter((row) => document.getElementById(row.querySelector('a').hash.slice(1))).length]"""
+    count, bottom, names, linked = browse(tmp_path / "index.html", tmp_path / "browser", probe)["value"]
+    assert count == 4 + len(case.methods) and bottom < 800
+    assert names == case.models and linked == 4
+
+
 def test_it_reads_without_javascript(page):
     text = page.read_text()
     still = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)

@@ -3,17 +3,16 @@ REPORT_TABLES = expand(
     f"{ROOT}/report/tables/{{name}}.csv",
     name=["averages", "differences", "recovered", "ablations", "costs", "missing"],
 )
-# what selection kept of known noise: only where the data says which tokens are noise
-REPORT_SELECTION = []
+REPORT_SELECTION = [f"{ROOT}/selection.csv"] if GRID.noisy_runs() else []
 
 FACTS = {
     "experiment": CONFIG["experiment"],
     "models": list(GRID.models),
     "methods": list(GRID.methods),
-    "seeds": SEEDS,
+    "seeds": GRID.seeds,
     "untrained": [name for name, method in GRID.methods.items() if not method.trains],
     "bounds": [n for n, m in GRID.methods.items() if m.trains and ("truth" in m.needs or m.data != "train")],
-    "ablations": getattr(GRID, "ablations", []),
+    "ablations": [asdict(ablation) for ablation in GRID.ablations],
 }
 
 
@@ -41,8 +40,9 @@ rule figures:
         mem_mb=3000,
         runtime=30,
     params:
-        root=ROOT,
         facts=FACTS,
+    message:
+        "draw the figures"
     script:
         "../scripts/figures.py"
 
@@ -70,8 +70,9 @@ rule page:
         mem_mb=3000,
         runtime=30,
     params:
-        root=ROOT,
         facts=FACTS,
         config=CONFIG,
+    message:
+        "write the page"
     script:
         "../scripts/page.py"
