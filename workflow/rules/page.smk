@@ -1,0 +1,78 @@
+# The papers' figures, and the page that shows all that the run has to say.
+REPORT_TABLES = expand(
+    f"{ROOT}/report/tables/{{name}}.csv",
+    name=["averages", "differences", "recovered", "ablations", "costs", "missing"],
+)
+REPORT_SELECTION = [f"{ROOT}/selection.csv"] if GRID.noisy_runs() else []
+
+FACTS = {
+    "experiment": CONFIG["experiment"],
+    "models": list(GRID.models),
+    "methods": list(GRID.methods),
+    "seeds": GRID.seeds,
+    "untrained": [name for name, method in GRID.methods.items() if not method.trains],
+    "bounds": [n for n, m in GRID.methods.items() if m.trains and ("truth" in m.needs or m.data != "train")],
+    "ablations": [asdict(ablation) for ablation in GRID.ablations],
+}
+
+
+rule figures:
+    input:
+        tables=REPORT_TABLES,
+        selection=REPORT_SELECTION,
+        records=names(GRID.cost_records()),
+    output:
+        report(
+            directory(f"{ROOT}/report/figures"),
+            patterns=["{name}.svg"],
+            caption="../report/figures.rst",
+            category="Figures",
+            labels={"figure": "{name}"},
+        ),
+    log:
+        f"{ROOT}/logs/figures.log",
+    benchmark:
+        f"{ROOT}/logs/figures.benchmark.tsv"
+    conda:
+        "../envs/sstoken.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=30,
+    params:
+        facts=FACTS,
+    message:
+        "draw the figures"
+    script:
+        "../scripts/figures.py"
+
+
+rule page:
+    input:
+        tables=REPORT_TABLES,
+        selection=REPORT_SELECTION,
+        figures=f"{ROOT}/report/figures",
+    output:
+        report(
+            f"{ROOT}/report/index.html",
+            caption="../report/page.rst",
+            category="Summary",
+            labels={"item": "everything on one page"},
+        ),
+    log:
+        f"{ROOT}/logs/page.log",
+    benchmark:
+        f"{ROOT}/logs/page.benchmark.tsv"
+    conda:
+        "../envs/sstoken.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=30,
+    params:
+        facts=FACTS,
+        config=CONFIG,
+    message:
+        "write the page"
+    script:
+        "../scripts/page.py"
