@@ -28,9 +28,10 @@ except (ConfigError, MethodError) as error:
     raise WorkflowError(str(error)) from None
 
 ROOT = str(GRID.root)
-REPORT = [f"{ROOT}/{name}" for name in ("scores.csv", "samples.parquet", "costs.csv", "report/tables/main.md")]
-if GRID.noisy_runs():
-    REPORT.append(f"{ROOT}/selection.csv")
+REPORT = [
+    f"{ROOT}/{name}"
+    for name in ("scores.csv", "samples.parquet", "costs.csv", "report/tables/main.md", "report/index.html")
+]
 
 
 wildcard_constraints:
