@@ -62,8 +62,15 @@ def write_samples(root, model, case):
 
 def test_every_figure_is_there_in_three_formats_with_words(case, drawn):
     folder = case.root / "report" / "figures"
-    expected = {"tradeoff", "forest", "trajectory", "ablation-gamma", "ablation-layer", "shaded-small-llama"}
-    expected |= {f"{kind}-{model}" for kind in ("forest", "noise", "selected") for model in case.facts.models}
+    expected = {
+        "tradeoff",
+        "forest",
+        "trajectory-small-llama",
+        "ablation-gamma",
+        "ablation-layer",
+        "shaded-small-llama",
+    }
+    expected |= {f"{kind}-{model}" for kind in ("forest", "noise", "selected", "trajectory") for model in case.facts.models}
     assert set(drawn) == expected
     for name, figure in drawn.items():
         assert isinstance(figure, Drawn), f"{name}: {figure}"

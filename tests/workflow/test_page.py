@@ -124,7 +124,7 @@ def test_the_workflow_makes_it_and_snakemakes_own_report_has_its_items(ci):
     drawn = [
         entry["name"] for entry in json.loads((root / "report/figures/figures.json").read_text()) if "why" not in entry
     ]
-    assert {"tradeoff", "forest", "trajectory", "shaded-tiny-llama"} <= set(drawn)
+    assert {"tradeoff", "forest", "trajectory-tiny-llama", "shaded-tiny-llama"} <= set(drawn)
     text = (root / "report" / "index.html").read_text()
     for method in ("rho1", "sstoken", "tokencleaning-self-evolving"):
         assert text.count(f'<tr><th scope="row">{method}</th><td class="tokens">') >= 6, (

@@ -16,7 +16,7 @@ ATTENTION = "attention_mass"
 
 
 def draw(results: Results) -> list[Drawn | LeftOut]:
-    return [_scores(results), *_selected(results)]
+    return [*_scores(results), *_selected(results)]
 
 
 def _gaps(results: Results, model: str, method: str) -> dict[str, pd.Series]:
@@ -34,40 +34,37 @@ def _gaps(results: Results, model: str, method: str) -> dict[str, pd.Series]:
     }
 
 
-def _scores(results: Results) -> Drawn | LeftOut:
+def _scores(results: Results) -> list[Drawn | LeftOut]:
+    drawn = [_model_scores(results, model) for model in results.facts.models]
+    return [figure for figure in drawn if figure] or [LeftOut("trajectory", TITLE, "no training log has scores")]
+
+
+def _model_scores(results: Results, model: str) -> Drawn | None:
     facts, look = results.facts, Look(results.facts)
-    gaps = {(m, n): g for m in facts.models for n in facts.contenders if (g := _gaps(results, m, n))}
-    if not gaps:
-        return LeftOut("trajectory", TITLE, "no training log has scores")
-    models = [m for m in facts.models if any(key[0] == m for key in gaps)]
-    rows = [
-        label
-        for label, attention in (("loss signal, nats", False), ("attention mass", True))
-        if any((part == ATTENTION) is attention for g in gaps.values() for part in g)
-    ]
-    figure, axes = panels(len(rows) * len(models), height=1.55, columns=len(models))
-    for place, axis in enumerate(axes):
-        row, model = rows[place // len(models)], models[place % len(models)]
-        for (owner, method), parts in gaps.items():
-            for part, gap in parts.items():
-                if owner == model and (part == ATTENTION) is (row == "attention mass"):
-                    axis.plot(gap.index * 100 / BINS, gap, **look(method), markevery=4, markersize=3)
+    gaps = {method: found for method in facts.contenders if (found := _gaps(results, model, method))}
+    parts = {part for found in gaps.values() for part in found}
+    rows = [("loss signal, nats", parts - {ATTENTION}), ("attention mass", parts & {ATTENTION})]
+    rows = [(label, members) for label, members in rows if members]
+    if not rows:
+        return None
+    figure, axes = panels(len(rows), height=1.7)
+    for axis, (label, members) in zip(axes, rows, strict=True):
+        for method, found in gaps.items():
+            for part in sorted(members & found.keys()):
+                axis.plot(found[part].index * 100 / BINS, found[part], **look(method), markevery=4, markersize=3)
         axis.axhline(0, color=QUIET, lw=0.5)
         axis.set_xticks([0, 50, 100])
-        if place < len(models):
-            axis.set_title(model)
-        if place >= len(axes) - len(models):
-            axis.set_xlabel("share of training, %")
-        if place % len(models) == 0:
-            axis.set_ylabel(f"{row},\nkept minus dropped", color=INK)
+        axis.set_title(label)
+        axis.set_xlabel("share of training, %")
+    axes[0].set_ylabel("kept minus dropped", color=INK)
     legend_below(figure, axes)
     caption = (
-        "How far the scores of kept tokens stand above those of dropped ones, over training (mean over seeds). Loss "
-        "signals: history minus current (ssToken's), current or base minus reference (RHO-1's, TokenCleaning's). A gap "
-        "that grows means that a method sees ever more difference between tokens, not that it is right."
+        f"{model}: how far the scores of kept tokens stand above those of dropped ones, over training (mean over seeds). "
+        "Loss signals: history minus current (ssToken's), current or base minus reference (RHO-1's, TokenCleaning's). A "
+        "gap that grows means that a method sees ever more difference between tokens, not that it is right."
     )
-    alt = "Lines of the score gap between kept and dropped tokens over training, a panel a model and signal."
-    return Drawn("trajectory", TITLE, caption, alt, figure)
+    alt = f"Lines of the score gap between kept and dropped tokens over training on {model}, a panel a signal."
+    return Drawn(f"trajectory-{model}", f"{TITLE}: {model}", caption, alt, figure)
 
 
 def _selected(results: Results) -> list[Drawn | LeftOut]:
