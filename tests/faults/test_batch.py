@@ -10,8 +10,8 @@ from sstoken.jobs.train import order_training, train_all
 
 
 def test_runs_of_a_failed_job_are_not_trained_again(ci, root, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
     grid = Grid(load_config(root / "config" / "ci.yaml"))
+    monkeypatch.chdir(tmp_path)
     for part in ("models", "tokens", "references"):
         shutil.copytree(ci.results("ci") / part / "tiny-llama", grid.root / part / "tiny-llama")
     runs = [Run("tiny-llama", method, 0) for method in ("full", "self-modulated", "random")]
