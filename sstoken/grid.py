@@ -63,6 +63,7 @@ class Grid:
         self.entries = entries | added
         self.all_methods = {n: build_method(n, e, config["methods_file"]) for n, e in self.entries.items()}
         self.methods: dict[str, Method] = {name: self.all_methods[name] for name in config["methods"]}
+        self.evaluation = _evaluation(config["evaluation"], document["tracks"][config["track"]].get("evaluation", {}))
         self.seeds: list[int] = config["seeds"]
         self.training = TrainingSettings.of(config["training"])
         for model in self.models:
@@ -306,6 +307,14 @@ class Grid:
             records += [self.run_record(Run(run.model, run.method, run.seed, part)) for part in parts]
             records.append(self.run_record(run))
         return records + self.evaluations()
+
+
+def _evaluation(settings: dict, track: dict) -> dict:
+    """The configuration's settings, those that it leaves open as the track says."""
+    left_open = {key: value for key, value in track.items() if settings[key] is None}
+    if settings["limit"] is not None:
+        left_open.pop("limit_fraction", None)
+    return {**settings, **left_open}
 
 
 __all__ = ["REFERENCE", "ROOT", "Grid", "Run"]

@@ -29,7 +29,7 @@ for batch in evaluation_batches(GRID):
             benchmarks=CONFIG["benchmarks"],
             benchmarks_file=CONFIG["benchmarks_file"],
             benchmarks_data=GRID.benchmarks_data,
-            evaluation=CONFIG["evaluation"],
+            evaluation=GRID.evaluation,
             device=CONFIG["device"],
         message:
             f"evaluate {batch.title}"
