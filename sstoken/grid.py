@@ -16,6 +16,7 @@ from sstoken.config import (
     ROOT,
     ConfigError,
     ModelEntry,
+    Parallel,
     TrainingSettings,
     load_models,
     pick,
@@ -152,6 +153,20 @@ class Grid:
     def reported_seeds(self, method: str) -> list[int]:
         return self.seeds if method == REFERENCE else self.seeds_of(method)
 
+    def parallel(self, model: str) -> Parallel:
+        """On how many GPUs a run of this model trains.
+
+        Raises:
+            ConfigError: the micro-batches of a step cannot be divided among them.
+        """
+        size = self.models[model].size
+        found = Parallel(**{"strategy": "ddp", **self.config["parallel"].get(size, {"gpus": 1})})
+        if self.training.accumulation % found.gpus:
+            raise ConfigError(
+                f"parallel.{size}: {found.gpus} GPUs cannot share training.accumulation {self.training.accumulation} evenly"
+            )
+        return found
+
     def dataset(self, name: str, who: str = "") -> dict:
         """The data set's section with ``{instruct_data}`` and ``{world}`` resolved."""
         sets = self.config.get("data") or {}
@@ -160,7 +175,7 @@ class Grid:
                 f"{who or 'the workflow'} needs the data set {name!r}; the configuration has {', '.join(sets)}"
             )
         section = dict(sets[name])
-        section["sources"] = [self.resolve(source) for source in section["sources"]]
+        section["sources"] = [self.resolve(self._fetched(source)) for source in section["sources"]]
         return {"skip": 0, "limit": None, "shuffle_seed": None} | section
 
     def resolve(self, text: str) -> str:
@@ -172,8 +187,41 @@ class Grid:
         return text.replace("{instruct_data}", str(self.config["instruct_data"])).replace("{world}", str(self.world))
 
     @property
-    def benchmarks_data(self) -> str | None:
-        return self.resolve(self.config["benchmarks_data"]) if self.config["benchmarks_data"] else None
+    def benchmarks_data(self) -> str:
+        """The folder of the benchmarks' rows: your own, or what is fetched from the hub."""
+        return self.resolve(self.config["benchmarks_data"] or str(self.root / "data" / "benchmarks"))
+
+    # -- what comes from the hub ----------------------------------------------------------------------------------
+
+    @property
+    def hub_lock(self) -> str:
+        """Which commits the hub's branches stand for in this experiment."""
+        return str(self.root / "hub.json")
+
+    @cached_property
+    def hub_rows(self) -> dict[str, str]:
+        """name of a fetched file -> its source, for every ``hub:`` source of the configuration's data."""
+        sources = [source for section in self.config["data"].values() for source in section["sources"]]
+        return {_file_name(source): source for source in sources if source.startswith("hub:")}
+
+    @property
+    def hub_models(self) -> list[str]:
+        return [name for name, entry in self.models.items() if entry.source.startswith("hub:")]
+
+    def _fetched(self, source: str) -> str:
+        return str(self.root / "data" / "hub" / f"{_file_name(source)}.jsonl") if source.startswith("hub:") else source
+
+    def fetched_benchmarks(self) -> list[Path]:
+        if self.config["benchmarks_data"]:
+            return []
+        return [self.root / "data" / "benchmarks" / f"{name}.json" for name in self.config["benchmarks"]]
+
+    def fetches(self) -> list[Path]:
+        """All that needs network, of this configuration."""
+        methods = {method for model in self.models for method in self.needed_methods(model)}
+        used = {source for method in methods for source in self.dataset(method.data)["sources"]}
+        rows = [Path(self._fetched(source)) for source in self.hub_rows.values() if self._fetched(source) in used]
+        return [self.model_record(model) for model in self.hub_models] + rows + self.fetched_benchmarks()
 
     def labels(self, method: str, seed: int) -> dict[str, str]:
         """signal -> label of the weights that it is measured with: "base", or "<method>.seed<seed>"."""
@@ -249,8 +297,8 @@ class Grid:
         return files + ([self.run_record(before)] if before else [])
 
     def evaluation_inputs(self, run: Run) -> list[Path]:
-        data = str(self.benchmarks_data or "")
-        files = [self.world / "world.json"] if data.startswith(str(self.world)) else []
+        generated = self.benchmarks_data.startswith(str(self.world))
+        files = [self.world / "world.json"] if generated else self.fetched_benchmarks()
         trained = [self.run_record(run)] if self.all_methods[run.method].trains else []
         return [self.model_record(run.model), *files, *trained]
 
@@ -261,7 +309,7 @@ class Grid:
     def dataset_inputs(self, dataset: str) -> list[Path]:
         """What must be there before the data set's rows can be read; a change of these files makes their tokens anew."""
         sources = self.dataset(dataset)["sources"]
-        files = [Path(source) for source in sources if not source.startswith(("hub:", str(self.world)))]
+        files = [Path(source) for source in sources if not source.startswith(str(self.world))]
         generated = any(source.startswith(str(self.world)) for source in sources)
         return files + ([self.world / "world.json"] if generated else [])
 
@@ -289,7 +337,9 @@ class Grid:
 
     def cost_records(self) -> list[Path]:
         """The records of every job, in the order of the workflow: each holds one row of costs.csv."""
-        records = [record for model in self.models if (record := self.base_record(model))]
+        records = [path.with_suffix(".json") for path in self.fetches() if path.suffix == ".jsonl"]
+        records += self.fetched_benchmarks()
+        records += [record for model in self.models if (record := self.base_record(model))]
         records += [self.model_record(model) for model in self.models]
         for model in self.models:
             methods = self.needed_methods(model)
@@ -307,6 +357,11 @@ class Grid:
             records += [self.run_record(Run(run.model, run.method, run.seed, part)) for part in parts]
             records.append(self.run_record(run))
         return records + self.evaluations()
+
+
+def _file_name(source: str) -> str:
+    """hub:owner/name@revision:split as a file's name."""
+    return source.removeprefix("hub:").replace("/", "--").replace(":", "--")
 
 
 def _evaluation(settings: dict, track: dict) -> dict:

@@ -1,4 +1,5 @@
 # What every stage shares: the checked configuration, the grid that follows from it, and the names of its files.
+import os
 import re
 import sys
 from dataclasses import asdict
@@ -15,10 +16,13 @@ from sstoken.progress import Progress
 
 # scripts run in processes of their own: they find the package without its being installed
 sstoken.show_to_subprocesses()
+# every job but those of fetch.smk runs with the hub switched off; whether those may use it is the user's setting
+os.environ.setdefault("SSTOKEN_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def any_of(known):
-    return "|".join(map(re.escape, known))
+    return "|".join(map(re.escape, known)) or "(?!)"
 
 
 try:
