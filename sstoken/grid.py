@@ -7,7 +7,7 @@ Pure names and no tensors: the workflow asks it for inputs and outputs, tests as
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -246,6 +246,7 @@ class Grid:
             "method": run.method,
             "entry": self.method_entry(run.method, run.model),
             "labels": labels,
+            "parallel": asdict(self.parallel(run.model)),
         }
 
     def previous(self, run: Run) -> Run | None:
