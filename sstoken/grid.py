@@ -24,6 +24,7 @@ from sstoken.config import (
     schema,
     validate,
 )
+from sstoken.hub_files import HubFiles
 from sstoken.methods import Method, build_method, entries_of
 
 REFERENCE = "reference"  # the entry of methods.yaml whose run is everyone's reference model
@@ -47,6 +48,7 @@ class Grid:
         self.root = Path("results") / config["experiment"]
         models = load_models(config["models_file"])
         self.models: dict[str, ModelEntry] = pick("model", config["models"], models, config["models_file"])
+        self.hub = HubFiles(config, self.models, self.root)
         document = read_yaml(config["methods_file"])
         validate(document, schema("methods"), config["methods_file"])
         entries = entries_of(document, config["track"], config["methods_file"])
@@ -175,7 +177,7 @@ class Grid:
                 f"{who or 'the workflow'} needs the data set {name!r}; the configuration has {', '.join(sets)}"
             )
         section = dict(sets[name])
-        section["sources"] = [self.resolve(self._fetched(source)) for source in section["sources"]]
+        section["sources"] = [self.resolve(self.hub.path_of(source)) for source in section["sources"]]
         return {"skip": 0, "limit": None, "shuffle_seed": None} | section
 
     def resolve(self, text: str) -> str:
@@ -189,39 +191,7 @@ class Grid:
     @property
     def benchmarks_data(self) -> str:
         """The folder of the benchmarks' rows: your own, or what is fetched from the hub."""
-        return self.resolve(self.config["benchmarks_data"] or str(self.root / "data" / "benchmarks"))
-
-    # -- what comes from the hub ----------------------------------------------------------------------------------
-
-    @property
-    def hub_lock(self) -> str:
-        """Which commits the hub's branches stand for in this experiment."""
-        return str(self.root / "hub.json")
-
-    @cached_property
-    def hub_rows(self) -> dict[str, str]:
-        """name of a fetched file -> its source, for every ``hub:`` source of the configuration's data."""
-        sources = [source for section in self.config["data"].values() for source in section["sources"]]
-        return {_file_name(source): source for source in sources if source.startswith("hub:")}
-
-    @property
-    def hub_models(self) -> list[str]:
-        return [name for name, entry in self.models.items() if entry.source.startswith("hub:")]
-
-    def _fetched(self, source: str) -> str:
-        return str(self.root / "data" / "hub" / f"{_file_name(source)}.jsonl") if source.startswith("hub:") else source
-
-    def fetched_benchmarks(self) -> list[Path]:
-        if self.config["benchmarks_data"]:
-            return []
-        return [self.root / "data" / "benchmarks" / f"{name}.json" for name in self.config["benchmarks"]]
-
-    def fetches(self) -> list[Path]:
-        """All that needs network, of this configuration."""
-        methods = {method for model in self.models for method in self.needed_methods(model)}
-        used = {source for method in methods for source in self.dataset(method.data)["sources"]}
-        rows = [Path(self._fetched(source)) for source in self.hub_rows.values() if self._fetched(source) in used]
-        return [self.model_record(model) for model in self.hub_models] + rows + self.fetched_benchmarks()
+        return self.resolve(self.config["benchmarks_data"] or str(self.hub.benchmarks_folder))
 
     def labels(self, method: str, seed: int) -> dict[str, str]:
         """signal -> label of the weights that it is measured with: "base", or "<method>.seed<seed>"."""
@@ -299,7 +269,7 @@ class Grid:
 
     def evaluation_inputs(self, run: Run) -> list[Path]:
         generated = self.benchmarks_data.startswith(str(self.world))
-        files = [self.world / "world.json"] if generated else self.fetched_benchmarks()
+        files = [self.world / "world.json"] if generated else self.hub.benchmarks
         trained = [self.run_record(run)] if self.all_methods[run.method].trains else []
         return [self.model_record(run.model), *files, *trained]
 
@@ -338,8 +308,7 @@ class Grid:
 
     def cost_records(self) -> list[Path]:
         """The records of every job, in the order of the workflow: each holds one row of costs.csv."""
-        records = [path.with_suffix(".json") for path in self.fetches() if path.suffix == ".jsonl"]
-        records += self.fetched_benchmarks()
+        records = [*self.hub.records, *self.hub.benchmarks]
         records += [record for model in self.models if (record := self.base_record(model))]
         records += [self.model_record(model) for model in self.models]
         for model in self.models:
@@ -358,11 +327,6 @@ class Grid:
             records += [self.run_record(Run(run.model, run.method, run.seed, part)) for part in parts]
             records.append(self.run_record(run))
         return records + self.evaluations()
-
-
-def _file_name(source: str) -> str:
-    """hub:owner/name@revision:split as a file's name."""
-    return source.removeprefix("hub:").replace("/", "--").replace(":", "--")
 
 
 def _evaluation(settings: dict, track: dict) -> dict:

@@ -83,7 +83,7 @@ def snapshot(repo: str, kind: str, revision: str | None, patterns: list[str], *,
     except (LocalEntryNotFoundError, IncompleteSnapshotError) as error:
         raise HubError(
             f"{kind} {repo} at {asked} is not whole in the hub's cache, and the hub cannot be reached: run "
-            "`snakemake fetch` with the same configuration on a machine with network and the same HF_HOME"
+            "`make fetch` with the same configuration on a machine with network and the same HF_HOME"
         ) from error
     found = Snapshot(repo, asked, folder.name, folder)
     _hold(found, kind, lock)

@@ -108,7 +108,7 @@ class Plan:
         projected = kept + (rows.response - kept) * all_losses
         once = shape.forward(rows.tokens, rows.pairs, round(projected))
         recomputed = shape.forward(rows.tokens, rows.pairs, 0) if self.grid.training.gradient_checkpointing else 0
-        history = "history_loss" in method.needs and method.history == "ema"
+        history = method.own_history
         measured = (method.parts - 1) / method.parts if method.reference == "previous" else float(history) * epochs
         passes = 1 + bool(recomputed)
         flops = epochs * (once + recomputed + shape.backward(rows.tokens, rows.pairs, round(kept)))
@@ -135,7 +135,7 @@ class Plan:
     def pairs(self, model: str) -> list[tuple[str, str]]:
         """(data set, label) of every pass of frozen weights, each once: what is shared."""
         return sorted(
-            {(m.data, label) for m in self.grid.needed_methods for s in self.grid.seeds_of(m.name)
+            {(m.data, label) for m in self.grid.needed_methods(model) for s in self.grid.seeds_of(m.name)
              for label in self.grid.labels(m.name, s).values()}
         )  # fmt: skip
 
@@ -146,14 +146,12 @@ class Plan:
             for dataset, _ in self.pairs(model):
                 key = ("references", model, "")
                 found[key] = found.get(key, Work()) + self.losses(model, dataset)
-            for method in self.grid.needed_methods:
+            for method in self.grid.needed_methods(model):
                 if method.trains:
                     found["train", model, method.name] = self.training(method.name, model) * len(
                         self.grid.seeds_of(method.name)
                     )
-            evaluated = sum(
-                len(self.grid.seeds if name == REFERENCE else self.grid.seeds_of(name)) for name in self.grid.methods
-            )
+            evaluated = sum(len(self.grid.reported_seeds(name)) for name in self.grid.reported(model))
             found["evaluate", model, ""] = self.evaluation(model) * evaluated
         return found
 
@@ -161,7 +159,7 @@ class Plan:
         """FLOPs of references and their passes, had every run made its own, as separate scripts do."""
         total = 0
         for model in self.grid.models:
-            for method in self.grid.needed_methods:
+            for method in self.grid.needed_methods(model):
                 for seed in self.grid.seeds_of(method.name):
                     for label in self.grid.labels(method.name, seed).values():
                         total += self.losses(model, method.data).flops
@@ -202,7 +200,7 @@ class Plan:
         found: dict[str, int] = defaultdict(int)
         for model, sizes in self.sizes.items():
             found["models"] += sizes.parameters * 2
-            for dataset in {m.data for m in self.grid.needed_methods if m.trains}:
+            for dataset in {m.data for m in self.grid.needed_methods(model) if m.trains}:
                 found["tokens"] += 5 * self.rows(model, dataset).tokens
             for dataset, _ in self.pairs(model):
                 found["reference losses"] += 4 * self.rows(model, dataset).response
@@ -253,7 +251,7 @@ def render(plan: Plan, jobs: list[tuple[str, int]]) -> str:
     """The plan as Markdown."""
     rates, kind = plan.throughput()
     estimated = [
-        f"{model} {method.data}" for model in plan.grid.models for method in plan.grid.needed_methods
+        f"{model} {method.data}" for model in plan.grid.models for method in plan.grid.needed_methods(model)
         if method.trains and not plan.rows(model, method.data).measured
     ]  # fmt: skip
     lines = ["| rule | jobs |", "|---|--:|", *(f"| {rule} | {count} |" for rule, count in jobs), ""]

@@ -79,7 +79,7 @@ def test_work_adds_up():
     assert Work(1, 2, 3, 4, 5, 6) + Work(1, 1, 1, 1, 1, 1) * 2 == Work(3, 4, 5, 6, 7, 8)
 
 
-@pytest.mark.parametrize("name", ["paper", "config", "smollm2", "ci"])
+@pytest.mark.parametrize("name", ["paper", "config", "smollm2", "idea", "ci"])
 def test_every_configuration_has_a_plan(workflow, root, name):
     settings = ["instruct_data=Snakefile", "benchmarks_data=workflow"] if name == "smollm2" else []
     done = subprocess.run(

@@ -16,6 +16,7 @@ from sstoken.evaluation import load_benchmarks
 from tests.flow import Workflow
 from tests.hub import HubCache, add_benchmarks, read_lines, write_model, write_parquet
 
+FETCH = ("--until", "fetch_model", "fetch_rows", "fetch_benchmarks")
 FAMILY = {"Llama": "llama3_1", "Qwen2": "qwen2_5"}
 
 
@@ -81,7 +82,7 @@ def flow(tmp_path_factory, shared_data, tokenizers, root):
     pins = {row["name"]: row["revision"] for row in read_table(root / "config" / "datasets.tsv", "datasets")}
     add_benchmarks(flow.cache, load_benchmarks(root / "config" / "benchmarks.tsv"), pins, shared_data / "benchmarks",
                    scratch)  # fmt: skip
-    changes = {"models": ["Llama-3.2-3B", "Qwen2.5-14B"], "methods": ["sstoken"]}
+    changes = {"models": ["Llama-3.2-3B", "Qwen2.5-14B"], "methods": ["base", "sstoken"]}
     flow.path = paper(flow, root, benchmarks=["arc_easy", "logiqa", "tydiqa"], **changes)
     flow.run(flow.path)
     return flow
@@ -89,14 +90,14 @@ def flow(tmp_path_factory, shared_data, tokenizers, root):
 
 def test_the_cache_alone_carries_the_grid_to_its_table(flow):
     scores = pd.read_csv(flow.results("paper") / "scores.csv")
-    assert len(scores) == 2 * 3
+    assert len(scores) == 2 * 2 * 3
     assert (flow.results("paper") / "report" / "tables" / "main.md").exists()
     record = json.loads((flow.results("paper") / "runs/Qwen2.5-14B/sstoken/seed0/run.json").read_text())
     assert record["entry"]["keep_ratio"] == 0.8
 
 
 def test_fetched_rows_are_the_benchmarks_rows_and_their_commits_are_recorded(flow, root, shared_data):
-    flow.run(paper(flow, root, experiment="fetched", models=["Qwen2.5-14B"], benchmarks=flow.benchmarks), "--", "fetch")
+    flow.run(paper(flow, root, experiment="fetched", models=["Qwen2.5-14B"], benchmarks=flow.benchmarks), *FETCH)
     data = flow.results("fetched") / "data" / "benchmarks"
     pins = {row["name"]: row["revision"] for row in read_table(root / "config" / "datasets.tsv", "datasets")}
     held = json.loads((flow.results("fetched") / "hub.json").read_text())
@@ -178,9 +179,9 @@ def test_a_batch_scores_as_its_requests_do_alone(flow, shared_data, root):
 
 def test_what_the_cache_lacks_is_named_with_what_to_do(flow, root, tmp_path):
     other = Offline(tmp_path)
-    text = other.run(paper(other, root, models=["Qwen2.5-7B"], methods=["base"]), "--", "fetch", ok=False)
+    text = other.run(paper(other, root, models=["Qwen2.5-7B"], methods=["base"]), *FETCH, ok=False)
     assert "model Qwen/Qwen2.5-7B at d149729398750b98c0af14eb82c78cfe92750796 is not whole in the hub's cache" in text
-    assert "run `snakemake fetch`" in text
+    assert "run `make fetch`" in text
 
 
 def test_a_second_run_has_nothing_to_do(flow):

@@ -32,7 +32,7 @@ rule model:
     benchmark:
         f"{ROOT}/logs/model/{{model}}.benchmark.tsv"
     wildcard_constraints:
-        model=any_of(name for name in GRID.models if name not in GRID.hub_models),
+        model=any_of(name for name in GRID.models if name not in GRID.hub.models),
     conda:
         "../envs/sstoken.yaml"
     threads: 1

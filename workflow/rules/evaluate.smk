@@ -21,7 +21,7 @@ for batch in evaluation_batches(GRID):
             "../envs/sstoken.yaml"
         threads: 1
         resources:
-            mem_mb=16000,
+            mem_mb=memory,
             runtime=720,
             gpu=gpus,
         params:

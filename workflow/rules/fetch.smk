@@ -1,15 +1,14 @@
 # What comes from the hub.  These rules alone use the network, so they run where the workflow was started (a login node);
-# `snakemake fetch` runs them and no other.
+# `make fetch` runs them and no other.
 localrules:
     fetch_model,
     fetch_rows,
     fetch_benchmarks,
-    fetch,
 
 
 use rule model as fetch_model with:
     wildcard_constraints:
-        model=any_of(GRID.hub_models),
+        model=any_of(GRID.hub.models),
 
 
 rule fetch_rows:
@@ -21,7 +20,7 @@ rule fetch_rows:
     benchmark:
         f"{ROOT}/logs/fetch/{{rows}}.benchmark.tsv"
     wildcard_constraints:
-        rows=any_of(GRID.hub_rows),
+        rows=any_of(GRID.hub.rows),
     conda:
         "../envs/sstoken.yaml"
     threads: 1
@@ -29,8 +28,10 @@ rule fetch_rows:
         mem_mb=4000,
         runtime=120,
     params:
-        source=lambda w: GRID.hub_rows[w.rows],
-        lock=GRID.hub_lock,
+        source=lambda w: GRID.hub.rows[w.rows],
+        lock=GRID.hub.lock,
+    message:
+        "fetch {wildcards.rows}"
     script:
         "../scripts/fetch_rows.py"
 
@@ -52,12 +53,8 @@ rule fetch_benchmarks:
         benchmarks=CONFIG["benchmarks"],
         benchmarks_file=CONFIG["benchmarks_file"],
         datasets_file=CONFIG["datasets_file"],
-        lock=GRID.hub_lock,
+        lock=GRID.hub.lock,
+    message:
+        "fetch the benchmarks' rows"
     script:
         "../scripts/fetch_benchmarks.py"
-
-
-rule fetch:
-    input:
-        names(GRID.fetches()),
-    localrule: True
