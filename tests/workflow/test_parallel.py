@@ -13,7 +13,7 @@ def chain(workflow, root, name, **changes):
     (workflow.folder / "methods.yaml").write_text(yaml.safe_dump(methods))
     document = yaml.safe_load(
         workflow.configuration(
-            name, models=["tiny-llama"], methods=["base", "tokencleaning-self-evolving"], benchmarks=["arc_easy"], seeds=[0],
+            name, models=["tiny-llama"], methods=["tokencleaning-self-evolving"], seeds=[0], runs_in_one_job=1,
             methods_file="methods.yaml", **changes,
         ).read_text()
     )  # fmt: skip
@@ -21,7 +21,7 @@ def chain(workflow, root, name, **changes):
     document["training"] |= {"adapter": {"rank": 4, "alpha": 8, "dropout": 0}, "gradient_checkpointing": True}
     path = workflow.folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(document))
-    workflow.run(path)
+    workflow.run(path, "--until", "train")
     return workflow.results(name) / "runs" / "tiny-llama" / "tokencleaning-self-evolving" / "seed0"
 
 
