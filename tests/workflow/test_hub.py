@@ -58,10 +58,11 @@ def paper(flow: Workflow, root: Path, experiment: str = "paper", **changes) -> P
     document["data"]["train"]["limit"] = 24
     document["data"]["reference"]["limit"] = 16
     document["training"] |= {"accumulation": 2, "adapter": {"rank": 2}, "dtype": "float32"}
+    document["parallel"]["14B"]["gpus"] = 2
     document["references"]["dtype"] = "float32"
     document["text"]["max_length"] = 256
     document["evaluation"] |= {"limit": 1, "max_gen_toks": 2, "max_length": 512, "dtype": "float32"}
-    document |= {"seeds": [0], "experiment": experiment, **changes}
+    document |= {"seeds": [0], "ablations": [], "experiment": experiment, **changes}
     path = flow.folder / f"{experiment}.yaml"
     path.write_text(yaml.safe_dump(document))
     return path
@@ -93,7 +94,7 @@ def test_the_cache_alone_carries_the_grid_to_its_table(flow):
     assert len(scores) == 2 * 2 * 3
     assert (flow.results("paper") / "report" / "tables" / "main.md").exists()
     record = json.loads((flow.results("paper") / "runs/Qwen2.5-14B/sstoken/seed0/run.json").read_text())
-    assert record["entry"]["keep_ratio"] == 0.8
+    assert record["entry"]["keep_ratio"] == 0.8 and record["parallel"] == {"gpus": 2, "strategy": "fsdp"}
 
 
 def test_fetched_rows_are_the_benchmarks_rows_and_their_commits_are_recorded(flow, root, shared_data):
