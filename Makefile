@@ -1,4 +1,6 @@
 # make reproduce [CONFIG=config/X.yaml] [SET="key=value …"]   the experiment; installs what it needs first
+# make fetch [CONFIG=… SET="…"]                               what it needs from the hub, for machines without network
+# make plan [CONFIG=… SET="…"]                                what that would cost, before it runs
 # make test                                                   the test suite
 # PYTHON=/path/to/python  uses that interpreter and installs nothing
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu  takes torch from there (a small CPU build)
@@ -18,12 +20,19 @@ endif
 # held by the running snakemake and released by its death, so that a killed run never has to be unlocked by hand
 LOCK := $(if $(shell command -v flock),flock --nonblock --conflict-exit-code 75 results/.lock)
 
-.PHONY: reproduce test lint proofs bench
+.PHONY: reproduce fetch plan test lint proofs bench
 .DELETE_ON_ERROR:
 
 reproduce: $(SETUP)
 	@$(LOCK) $(RUN) -m snakemake --cores all --quiet host reason --configfile $(CONFIG) $(if $(LOCK),--nolock) $(if $(SET),--config $(SET)); \
 	status=$$?; if [ $$status = 75 ]; then echo "another 'make reproduce' is running in this folder" >&2; fi; exit $$status
+
+# what needs network, on the machine that has it; everything else then runs without
+fetch: $(SETUP)
+	@$(RUN) -m snakemake --cores 1 --configfile $(CONFIG) $(if $(SET),--config $(SET)) --until fetch_model fetch_rows fetch_benchmarks
+
+plan: $(SETUP)
+	@$(RUN) -m sstoken.plan $(CONFIG) $(SET)
 
 test: $(SETUP)
 	$(RUN) -m ruff check .

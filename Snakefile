@@ -12,6 +12,7 @@ if "models" not in config:
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
+include: "workflow/rules/fetch.smk"
 include: "workflow/rules/references.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"

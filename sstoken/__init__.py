@@ -24,3 +24,9 @@ def show_to_subprocesses() -> None:
     """Let Python processes started from here import this package from where it lies, installed or not."""
     paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+
+
+def switch_hub_off() -> None:
+    """Set HF_HUB_OFFLINE for every process started from here; what its user had set is kept for the jobs that fetch."""
+    os.environ.setdefault("SSTOKEN_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
+    os.environ["HF_HUB_OFFLINE"] = "1"

@@ -40,8 +40,10 @@ class Batch:
         """What the job is, for a line in the terminal; wildcards are filled in by the workflow."""
         names = list(dict.fromkeys(run.method for run in self.runs))
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        title = f"{{model}}: {shown}" + (f", {len(self.runs)} runs" if len(self.runs) > 1 else ", seed {seed}")
-        title += ", part {part}" if self.runs[0].part is not None and len(self.runs) == 1 else ""
+        title = f"{{model}}: {shown}" + (
+            f", {len(self.runs)} runs" if len(self.runs) > 1 else f", seed {self.runs[0].seed}"
+        )
+        title += f", part {self.runs[0].part}" if self.runs[0].part is not None and len(self.runs) == 1 else ""
         return re.sub(r"{(\w+)}", r"{wildcards.\1}", title)
 
     def of(self, wildcards: Mapping[str, str]) -> list[Run]:

@@ -50,6 +50,14 @@ class AdapterSettings:
 
 
 @dataclass(frozen=True)
+class Parallel:
+    """gpus: processes of one run. strategy: "ddp" (the model on each) or "fsdp" (a shard of it on each)."""
+
+    gpus: int = 1
+    strategy: str = "ddp"
+
+
+@dataclass(frozen=True)
 class TrainingSettings:
     """The recipe (see workflow/schemas/config.schema.yaml for every key)."""
 

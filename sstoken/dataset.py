@@ -47,6 +47,29 @@ class SelectionDataset(torch.utils.data.Dataset):
         return row | {name: value_R[start:stop] for name, value_R in self._columns()}
 
 
+class EvenDataset(torch.utils.data.Dataset):
+    """A data set made to divide evenly among ranks by samples without a response, which train nothing.
+
+    transformers would repeat samples from the start instead: they would be trained on twice, on several ranks only.
+
+    multiple: its length is the next multiple of this (micro-batch size times ranks).
+    """
+
+    def __init__(self, dataset: SelectionDataset, multiple: int):
+        self.dataset, self.data = dataset, dataset.data
+        self.length = -(-len(dataset) // multiple) * multiple
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict:
+        if index < len(self.dataset):
+            return self.dataset[index]
+        row = self.dataset[0]
+        token = {"input_ids": row["input_ids"][:1], "response_mask": row["response_mask"][:1], "position": -1}
+        return {name: value[:0] for name, value in row.items() if name not in token} | token
+
+
 def uniform_signal(count: int, seed: int) -> torch.Tensor:
     """[count] draws in [0, 1) of the generator named by ``seed``; the same for every model and machine."""
     return torch.rand(count, generator=torch.Generator().manual_seed(seed))

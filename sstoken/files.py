@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 
@@ -25,5 +26,12 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def sha256_file(path: str | Path) -> str:
+    """Hexadecimal; a process reads a file once, unless it changes (a model's weights are asked for several times)."""
+    stat = os.stat(path)
+    return _sha256(os.path.realpath(path), stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _sha256(path: str, size: int, modified: int) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,7 @@ Pure names and no tensors: the workflow asks it for inputs and outputs, tests as
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from sstoken.config import (
     ROOT,
     ConfigError,
     ModelEntry,
+    Parallel,
     TrainingSettings,
     load_models,
     pick,
@@ -23,6 +24,7 @@ from sstoken.config import (
     schema,
     validate,
 )
+from sstoken.hub_files import HubFiles
 from sstoken.methods import Method, build_method, entries_of
 
 REFERENCE = "reference"  # the entry of methods.yaml whose run is everyone's reference model
@@ -46,6 +48,7 @@ class Grid:
         self.root = Path("results") / config["experiment"]
         models = load_models(config["models_file"])
         self.models: dict[str, ModelEntry] = pick("model", config["models"], models, config["models_file"])
+        self.hub = HubFiles(config, self.models, self.root)
         document = read_yaml(config["methods_file"])
         validate(document, schema("methods"), config["methods_file"])
         entries = entries_of(document, config["track"], config["methods_file"])
@@ -63,6 +66,7 @@ class Grid:
         self.entries = entries | added
         self.all_methods = {n: build_method(n, e, config["methods_file"]) for n, e in self.entries.items()}
         self.methods: dict[str, Method] = {name: self.all_methods[name] for name in config["methods"]}
+        self.evaluation = _evaluation(config["evaluation"], document["tracks"][config["track"]].get("evaluation", {}))
         self.seeds: list[int] = config["seeds"]
         self.training = TrainingSettings.of(config["training"])
         for model in self.models:
@@ -151,6 +155,20 @@ class Grid:
     def reported_seeds(self, method: str) -> list[int]:
         return self.seeds if method == REFERENCE else self.seeds_of(method)
 
+    def parallel(self, model: str) -> Parallel:
+        """On how many GPUs a run of this model trains.
+
+        Raises:
+            ConfigError: the micro-batches of a step cannot be divided among them.
+        """
+        size = self.models[model].size
+        found = Parallel(**{"strategy": "ddp", **self.config["parallel"].get(size, {"gpus": 1})})
+        if self.training.accumulation % found.gpus:
+            raise ConfigError(
+                f"parallel.{size}: {found.gpus} GPUs cannot share training.accumulation {self.training.accumulation} evenly"
+            )
+        return found
+
     def dataset(self, name: str, who: str = "") -> dict:
         """The data set's section with ``{instruct_data}`` and ``{world}`` resolved."""
         sets = self.config.get("data") or {}
@@ -159,7 +177,7 @@ class Grid:
                 f"{who or 'the workflow'} needs the data set {name!r}; the configuration has {', '.join(sets)}"
             )
         section = dict(sets[name])
-        section["sources"] = [self.resolve(source) for source in section["sources"]]
+        section["sources"] = [self.resolve(self.hub.path_of(source)) for source in section["sources"]]
         return {"skip": 0, "limit": None, "shuffle_seed": None} | section
 
     def resolve(self, text: str) -> str:
@@ -171,8 +189,9 @@ class Grid:
         return text.replace("{instruct_data}", str(self.config["instruct_data"])).replace("{world}", str(self.world))
 
     @property
-    def benchmarks_data(self) -> str | None:
-        return self.resolve(self.config["benchmarks_data"]) if self.config["benchmarks_data"] else None
+    def benchmarks_data(self) -> str:
+        """The folder of the benchmarks' rows: your own, or what is fetched from the hub."""
+        return self.resolve(self.config["benchmarks_data"] or str(self.hub.benchmarks_folder))
 
     def labels(self, method: str, seed: int) -> dict[str, str]:
         """signal -> label of the weights that it is measured with: "base", or "<method>.seed<seed>"."""
@@ -197,6 +216,7 @@ class Grid:
             "method": run.method,
             "entry": self.method_entry(run.method, run.model),
             "labels": labels,
+            "parallel": asdict(self.parallel(run.model)),
         }
 
     def previous(self, run: Run) -> Run | None:
@@ -248,8 +268,8 @@ class Grid:
         return files + ([self.run_record(before)] if before else [])
 
     def evaluation_inputs(self, run: Run) -> list[Path]:
-        data = str(self.benchmarks_data or "")
-        files = [self.world / "world.json"] if data.startswith(str(self.world)) else []
+        generated = self.benchmarks_data.startswith(str(self.world))
+        files = [self.world / "world.json"] if generated else self.hub.benchmarks
         trained = [self.run_record(run)] if self.all_methods[run.method].trains else []
         return [self.model_record(run.model), *files, *trained]
 
@@ -260,7 +280,7 @@ class Grid:
     def dataset_inputs(self, dataset: str) -> list[Path]:
         """What must be there before the data set's rows can be read; a change of these files makes their tokens anew."""
         sources = self.dataset(dataset)["sources"]
-        files = [Path(source) for source in sources if not source.startswith(("hub:", str(self.world)))]
+        files = [Path(source) for source in sources if not source.startswith(str(self.world))]
         generated = any(source.startswith(str(self.world)) for source in sources)
         return files + ([self.world / "world.json"] if generated else [])
 
@@ -288,7 +308,8 @@ class Grid:
 
     def cost_records(self) -> list[Path]:
         """The records of every job, in the order of the workflow: each holds one row of costs.csv."""
-        records = [record for model in self.models if (record := self.base_record(model))]
+        records = [*self.hub.records, *self.hub.benchmarks]
+        records += [record for model in self.models if (record := self.base_record(model))]
         records += [self.model_record(model) for model in self.models]
         for model in self.models:
             methods = self.needed_methods(model)
@@ -306,6 +327,14 @@ class Grid:
             records += [self.run_record(Run(run.model, run.method, run.seed, part)) for part in parts]
             records.append(self.run_record(run))
         return records + self.evaluations()
+
+
+def _evaluation(settings: dict, track: dict) -> dict:
+    """The configuration's settings, those that it leaves open as the track says."""
+    left_open = {key: value for key, value in track.items() if settings[key] is None}
+    if settings["limit"] is not None:
+        left_open.pop("limit_fraction", None)
+    return {**settings, **left_open}
 
 
 __all__ = ["REFERENCE", "ROOT", "Grid", "Run"]

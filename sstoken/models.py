@@ -29,6 +29,7 @@ from transformers import (
 from sstoken.config import ConfigError, ModelEntry
 from sstoken.files import sha256_file
 
+HUB_FILES = ["*.safetensors", "*.json", "tokenizer*", "*.txt"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -64,14 +65,14 @@ def materialise(entry: ModelEntry, folder: Path, *, seed: int = 0, bases: Path |
             raise ConfigError(f"models file: {entry.name}: no config.json in {where}")
         shutil.copytree(where, folder, dirs_exist_ok=True)
     elif kind == "hub":
-        from huggingface_hub import snapshot_download
+        from sstoken.hub import snapshot
 
-        snapshot_download(
-            where,
-            revision=entry.revision,
-            local_dir=folder,
-            allow_patterns=["*.safetensors", "*.json", "tokenizer*", "*.txt"],
-        )
+        found = snapshot(where, "model", entry.revision, HUB_FILES, lock=folder.parents[1] / "hub.json")
+        for path in found.files(HUB_FILES):
+            if path.parent == found.folder:
+                # a link: tens of gigabytes need not lie on the disk twice
+                (folder / path.name).unlink(missing_ok=True)
+                (folder / path.name).symlink_to(path.resolve())
     else:
         raise ConfigError(
             f"models file: {entry.name}: unknown source {entry.source!r}; use hub, local, gguf, random or world"

@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from sstoken.batching import PackedCollator, from_grid, segments_of, signals_of, to_grid
-from sstoken.dataset import SelectionDataset, fixed_mask
+from sstoken.dataset import EvenDataset, SelectionDataset, fixed_mask
 from sstoken.files import atomic_write
+from sstoken.launch import is_sharded
 from sstoken.methods import Method
 from sstoken.packed import check_supported, forward, layer_index, packed_attention
 from sstoken.selection import keep_top, token_loss
@@ -70,6 +71,9 @@ class SelectionTrainer(Trainer):
             train_dataset = SelectionDataset(
                 train_dataset.data, train_dataset.signals, fixed_mask(method, train_dataset)
             )
+        samples, total = len(train_dataset), int(train_dataset.data.response_offset[-1])
+        if args.world_size > 1:
+            train_dataset = EvenDataset(train_dataset, args.per_device_train_batch_size * args.world_size)
         collator = PackedCollator(method.keep_ratio, method.scope, method.rounding, method.prompt == "leading")
         super().__init__(model=model, args=args, train_dataset=train_dataset, data_collator=collator, **options)
         if self.args.n_gpu > 1:
@@ -84,7 +88,6 @@ class SelectionTrainer(Trainer):
         self.history = {}
         if method.own_history:
             self.history = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
-        samples, total = len(train_dataset), int(train_dataset.data.response_offset[-1])
         self.record = {
             "score": torch.full((total,), float("nan")),
             "keep": torch.zeros(total, dtype=torch.bool),
@@ -96,6 +99,10 @@ class SelectionTrainer(Trainer):
         self._sums: dict[str, torch.Tensor] = {}
         self.add_callback(_SelectionCallback(self))
 
+    def _move_model_to_device(self, model, device):
+        if not is_sharded(model):  # shards are where they belong
+            super()._move_model_to_device(model, device)
+
     def train(self, resume_from_checkpoint: str | bool | None = None, **options):
         """As Trainer's, attending within samples; from a checkpoint the selection's own state comes back too."""
         if isinstance(resume_from_checkpoint, (str, Path)):
@@ -103,6 +110,8 @@ class SelectionTrainer(Trainer):
         with packed_attention(self.model):
             output = super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
         self._flush()
+        if self.args.world_size > 1:
+            self.record, self.counted = self._of_all_ranks()
         return output
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device):
@@ -219,7 +228,7 @@ class SelectionTrainer(Trainer):
             (batch["position_B"], batch["response_counts"], measured["score"], keep_R, self.state.global_step)
         )
         response, kept = sum(batch["response_counts"]), sum(batch["kept_counts"])
-        lengths = batch["lengths"]
+        lengths = [n for n, responses in zip(batch["lengths"], batch["response_counts"], strict=True) if responses]
         added = (sum(lengths), response, kept, response if all_losses else kept, 0, sum(n * n for n in lengths))
         for name, value in zip(self.counted, added, strict=True):
             self.counted[name] += value
@@ -252,23 +261,42 @@ class SelectionTrainer(Trainer):
         for position_B, counts, score_R, keep_R, step in self._pending:
             parts = zip(position_B.tolist(), score_R.cpu().split(counts), keep_R.cpu().split(counts), strict=True)
             for position, score, keep in parts:
+                if position < 0:  # evens out the ranks
+                    continue
                 place = slice(int(offset[position]), int(offset[position + 1]))
                 self.record["score"][place], self.record["keep"][place] = score, keep
                 self.record["step"][position] = step
         self._pending = []
 
+    def _of_all_ranks(self) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
+        """record and counted over every rank: of each sample what the rank says that trained on it last."""
+        device, offset = self.args.device, self.train_dataset.data.response_offset
+        counted = torch.tensor(list(self.counted.values()), device=device)
+        counted = self.accelerator.reduce(counted, "sum").tolist()
+        gathered = {n: self.accelerator.gather(v[None].to(device)).cpu() for n, v in self.record.items()}
+        last_S = gathered["step"].argmax(0)
+        last_R = torch.repeat_interleave(last_S, offset[1:] - offset[:-1])
+        owner = {"score": last_R, "keep": last_R, "step": last_S}
+        record = {n: v.gather(0, owner[n][None])[0] for n, v in gathered.items()}
+        return record, dict(zip(self.counted, counted, strict=True))
+
     def _save_state(self, folder: Path) -> None:
         self._flush()
-        counted = torch.tensor(list(self.counted.values()), dtype=torch.int64)
+        everything = self._of_all_ranks() if self.args.world_size > 1 else (self.record, self.counted)
+        if not self.args.should_save:
+            return
+        record, counted = everything
+        counted = torch.tensor(list(counted.values()), dtype=torch.int64)
         history = {f"history.{name}": value.contiguous() for name, value in self.history.items()}
-        record = {f"record.{name}": value for name, value in self.record.items()}
+        record = {f"record.{name}": value for name, value in record.items()}
         with atomic_write(folder / STATE_FILE) as temporary:
             save_file({**record, **history, "counted": counted}, temporary)
 
     def _load_state(self, folder: Path) -> None:
         state = load_file(folder / STATE_FILE)
         self.record = {name: state[f"record.{name}"] for name in self.record}
-        self.counted = dict(zip(self.counted, state["counted"].tolist(), strict=True))
+        if self.args.should_save:  # the sum over ranks is carried on by one of them
+            self.counted = dict(zip(self.counted, state["counted"].tolist(), strict=True))
         for name in self.history:
             self.history[name] = state[f"history.{name}"].to(self.history[name].device)
 
@@ -282,8 +310,7 @@ class _SelectionCallback(TrainerCallback):
             self.trainer._update_history()
 
     def on_save(self, args, state, control, **_):
-        if state.is_world_process_zero:
-            self.trainer._save_state(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        self.trainer._save_state(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 @contextmanager

@@ -104,18 +104,22 @@ def _raw_rows(source: str) -> Iterator[tuple[str, object]]:
     else:
         raise DataError(f"{source}: no such file or folder")
     for file in files:
-        yield from _file_rows(file)
+        yield from file_rows(file)
 
 
-def _file_rows(file: Path) -> Iterator[tuple[str, object]]:
+def json_lines(file: Path) -> Iterator[tuple[str, object]]:
+    with open(file, "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    yield f"{file}:{number}", json.loads(line)
+                except (ValueError, RecursionError) as error:  # invalid JSON or UTF-8, or nested without end
+                    yield f"{file}:{number}", f"invalid JSON: {error}"
+
+
+def file_rows(file: Path) -> Iterator[tuple[str, object]]:
     if file.suffix == ".jsonl":
-        with open(file, "rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    try:
-                        yield f"{file}:{number}", json.loads(line)
-                    except (ValueError, RecursionError) as error:  # invalid JSON or UTF-8, or nested without end
-                        yield f"{file}:{number}", f"invalid JSON: {error}"
+        yield from json_lines(file)
     elif file.suffix == ".json":
         try:
             rows = json.loads(file.read_bytes())

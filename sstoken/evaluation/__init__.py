@@ -6,5 +6,14 @@ their local files), ``harness`` runs them and keeps every question's score.
 
 from sstoken.evaluation.benchmarks import Benchmark, EvaluationError, EvaluationSettings, load_benchmarks
 from sstoken.evaluation.harness import Evaluation, evaluate
+from sstoken.evaluation.plan import hub_splits
 
-__all__ = ["Benchmark", "Evaluation", "EvaluationError", "EvaluationSettings", "evaluate", "load_benchmarks"]
+__all__ = [
+    "Benchmark",
+    "Evaluation",
+    "EvaluationError",
+    "EvaluationSettings",
+    "evaluate",
+    "hub_splits",
+    "load_benchmarks",
+]

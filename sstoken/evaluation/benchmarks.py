@@ -51,7 +51,8 @@ class EvaluationSettings:
     left (None: the model's own). max_gen_toks: upper bound on generated tokens (None: the task's own).
     add_bos: put BOS before a request (None: as the tokenizer does). limit: questions of a benchmark in all, spread
     evenly over its subtasks, the first ones of each. limit_fraction: share of every subtask's questions, in (0, 1),
-    the first ones (TokenCleaning: 0.99). seed: of Python, NumPy, torch and lm-eval's few-shot order.
+    the first ones (TokenCleaning: 0.99). seed: of Python, NumPy, torch and lm-eval's few-shot order. backend: ``hf`` (the
+    papers') or ``vllm``.
     """
 
     batch_size: int = 8
@@ -62,6 +63,7 @@ class EvaluationSettings:
     limit_fraction: float | None = None
     seed: int = 1234
     max_gen_toks: int | None = None
+    backend: str = "hf"
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit_fraction is not None:

@@ -1,4 +1,4 @@
-"""Runs benchmarks on a loaded model through lm-eval's Hugging Face backend and keeps the score of every question."""
+"""Runs benchmarks on a loaded model through lm-eval and keeps the score of every question."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import math
 import os
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -31,9 +31,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sstoken.evaluation.benchmarks import Benchmark, EvaluationError, EvaluationSettings
 from sstoken.evaluation.plan import Plan, load, make_plan, spread
+from sstoken.evaluation.vllm import check_installed, vllm_model
 from sstoken.tasks import prompt_tokenizer
 
 SAMPLE_COLUMNS = ("benchmark", "question_id", "cluster_id", "score")
+BACKENDS = {"hf": (), "vllm": ("vllm",)}
 PACKAGES = ("lm_eval", "torch", "transformers", "tokenizers", "datasets")
 
 
@@ -63,7 +65,7 @@ def evaluate(
     checkpoint: str | Path | None = None,
     weights_id: str | None = None,
 ) -> Evaluation:
-    """Score ``model`` on every benchmark: HF backend, no chat template, greedy decoding, micro average over subtasks.
+    """Score ``model`` on every benchmark: no chat template, greedy decoding, micro average over subtasks.
 
     Args:
         model: a causal model, adapters merged, on its device. tokenizer: its tokenizer; it is not changed.
@@ -81,23 +83,26 @@ def evaluate(
         raise EvaluationError(
             f"evaluation.dtype is {settings.dtype}, the model was loaded as {found}: load it in that dtype"
         )
+    if settings.backend == "vllm":
+        check_installed()
     data_root = None if data_root is None else Path(data_root).absolute()
     tokenizer = copy.deepcopy(tokenizer)  # lm-eval sets a pad token on it
     common = _provenance(model, tokenizer, settings)
     # every plan first: a missing file must not show up hours into the evaluation
     plans = [make_plan(benchmark, settings, data_root) for benchmark in benchmarks]
     lm, parts = None, []
-    for plan in plans:
-        kept = None if checkpoint is None else _kept(Path(checkpoint), plan, common, weights_id)
-        if kept is not None and kept.exists():
-            parts.append(json.loads(kept.read_text()))
-            continue
-        with _quiet() as truncated, _compiled_once():
-            lm = lm or _wrap(model, tokenizer, settings)
-            part = _run(lm, tokenizer, plan, settings, truncated)
-        if kept is not None:
-            _write(kept, part)
-        parts.append(part)
+    with ExitStack() as stack:
+        for plan in plans:
+            kept = None if checkpoint is None else _kept(Path(checkpoint), plan, common, weights_id)
+            if kept is not None and kept.exists():
+                parts.append(json.loads(kept.read_text()))
+                continue
+            with _quiet() as truncated, _compiled_once():
+                lm = lm or _wrap(model, tokenizer, settings, stack)
+                part = _run(lm, tokenizer, plan, settings, truncated)
+            if kept is not None:
+                _write(kept, part)
+            parts.append(part)
     rows = [row for part in parts for row in part["samples"]]
     details = {part["score"]["benchmark"]: part["provenance"] for part in parts}
     samples = pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS))
@@ -200,7 +205,9 @@ def _check_window(lm, benchmark: Benchmark, tasks: dict) -> None:
                 )
 
 
-def _wrap(model, tokenizer, settings: EvaluationSettings):
+def _wrap(model, tokenizer, settings: EvaluationSettings, stack: ExitStack):
+    if settings.backend == "vllm":
+        return stack.enter_context(vllm_model(model, tokenizer, settings))
     return lm_eval.models.huggingface.HFLM(
         pretrained=model,
         tokenizer=tokenizer,
@@ -220,9 +227,9 @@ def _provenance(model, tokenizer, settings: EvaluationSettings) -> dict:
         raise EvaluationError("evaluation.add_bos is true, but this tokenizer puts no BOS before a text: leave it null")
     vocabulary = json.dumps(sorted(tokenizer.get_vocab().items())).encode()
     return {
-        "backend": "hf",
+        "backend": settings.backend,
         "chat_template": False,
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": {package: version(package) for package in (*PACKAGES, *BACKENDS[settings.backend])},
         "settings": dataclasses.asdict(settings),
         "bos_added": bos_added,
         "device": model.device.type,

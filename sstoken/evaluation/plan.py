@@ -72,6 +72,37 @@ def make_plan(benchmark: Benchmark, settings: EvaluationSettings, data_root: Pat
     return Plan(benchmark, subtasks, {name: versions[name] for name in names}, files)
 
 
+@dataclass(frozen=True)
+class HubSplit:
+    """One split that a benchmark reads from the hub, and where its rows lie below a data root once fetched.
+
+    config: of the data set, None = its default. data_files: the task's own choice of a file, None = the card's.
+    """
+
+    repo: str
+    config: str | None
+    split: str
+    data_files: str | None
+    path: Path
+
+
+def hub_splits(benchmark: Benchmark) -> list[HubSplit]:
+    """Every split that the benchmark's subtasks read, each once.
+
+    Raises:
+        EvaluationError: as ``make_plan``.
+    """
+    make_plan(benchmark, EvaluationSettings(), None)  # its checks
+    index = _manager_for(benchmark.task).task_index
+    found = {}
+    for name in _subtasks(benchmark.task, index, benchmark):
+        config = index[name].cfg
+        for split, path in _local_paths(benchmark, config, Path()).items():
+            chosen = ((config.get("dataset_kwargs") or {}).get("data_files") or {}).get(split)
+            found[path] = HubSplit(config["dataset_path"], config.get("dataset_name"), split, chosen, path)
+    return list(found.values())
+
+
 def load(plan: Plan) -> dict:
     """lm-eval's own dictionary of task objects, under one group that lm-eval averages by question."""
     manager = _manager_for(plan.benchmark.task)
@@ -148,6 +179,18 @@ def _needed_splits(benchmark: Benchmark, config: Mapping) -> tuple[str, str | No
 
 
 def _local_files(benchmark: Benchmark, config: Mapping, data_root: Path) -> dict[str, Path]:
+    paths = _local_paths(benchmark, config, data_root)
+    for split, path in paths.items():
+        if not path.is_file():
+            raise EvaluationError(
+                f"benchmark {benchmark.name!r}: no file {path} (split {split!r} of task {config['task']!r}). "
+                "Put the rows there as JSON lines with the fields of the task's hub data set, or correct the data root "
+                "or the column data of benchmarks.tsv"
+            )
+    return paths
+
+
+def _local_paths(benchmark: Benchmark, config: Mapping, data_root: Path) -> dict[str, Path]:
     if not benchmark.data:
         raise EvaluationError(
             f"benchmark {benchmark.name!r} has no local form (column data of benchmarks.tsv is empty): "
@@ -164,12 +207,6 @@ def _local_files(benchmark: Benchmark, config: Mapping, data_root: Path) -> dict
                 f"benchmark {benchmark.name!r}: data pattern {benchmark.data!r} has an unknown field {error}; "
                 f"known: {', '.join(fields)}"
             ) from error
-        if not paths[split].is_file():
-            raise EvaluationError(
-                f"benchmark {benchmark.name!r}: no file {paths[split]} (split {split!r} of task {config['task']!r}). "
-                "Put the rows there as JSON lines with the fields of the task's hub data set, or correct the data root "
-                "or the column data of benchmarks.tsv"
-            )
     return paths
 
 

@@ -66,6 +66,14 @@ def each(named: Iterable[tuple[str, Callable[[], None]]]) -> None:
         raise RuntimeError(f"{len(failed)} of {len(named)} failed, the others are kept:\n" + "\n".join(failed))
 
 
+def use_hub() -> None:
+    """Put the hub back to what its user had set; the workflow switches it off for every job that does not call this.
+
+    To be called before anything imports ``huggingface_hub``, which reads the variable once.
+    """
+    os.environ["HF_HUB_OFFLINE"] = os.environ.get("SSTOKEN_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
+
+
 def device_of(choice: str) -> str:
     """ "auto" is a GPU where there is one."""
     import torch

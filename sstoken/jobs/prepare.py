@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sstoken.config import ModelEntry
 from sstoken.files import sha256_file
-from sstoken.jobs import job
+from sstoken.jobs import job, use_hub
 from sstoken.provenance import Cost, Record, measured
 
 
@@ -26,6 +26,8 @@ def store_base(name: str, share: float, record: Path, *, threads: int = 1) -> No
 
 def store_model(entry: ModelEntry, record: Path, *, bases: Path | None = None, threads: int = 1) -> None:
     """Bring a model into the record's folder as config, tokenizer and safetensors."""
+    if entry.source.startswith("hub:"):
+        use_hub()
     from sstoken.models import materialise, weights_sha256
 
     with job(record, threads):

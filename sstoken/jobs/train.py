@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-from dataclasses import asdict, dataclass, replace
+import sys
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,12 +15,13 @@ import torch
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 
-from sstoken.config import TrainingSettings
+from sstoken.config import Parallel, TrainingSettings
 from sstoken.costs import Shape
 from sstoken.data import TokenData
 from sstoken.dataset import SelectionDataset, uniform_signal
 from sstoken.files import atomic_write
 from sstoken.jobs import device_of, each, job, run_folder
+from sstoken.launch import launch, leave_shards_alone, shard_frozen
 from sstoken.methods import Method, build_method, full
 from sstoken.models import DTYPES, Weights, weights_sha256
 from sstoken.provenance import Cost, Record, measured, read_record
@@ -34,6 +37,7 @@ class TrainingJob:
     base: the model's folder. initial: the folder of the part that this one trains on from, or None.
     tokens: file of the data. losses: signal -> file of its losses. loss_weights: signal -> the weights they must be of.
     out: the run's folder, its ``run.json`` is written last. checkpoints: what a killed job resumes from; not a result.
+    parallel: on how many devices. request: the arguments that this order was made from.
     """
 
     model: str
@@ -52,13 +56,16 @@ class TrainingJob:
     checkpoints: Path
     device: str = "auto"
     threads: int = 1
+    parallel: Parallel = field(default_factory=Parallel)
+    request: dict = field(default_factory=dict)
 
 
 def order_training(
-    *, out: Path, model: str, method: str, entry: dict, labels: dict[str, str], training: dict, references: dict,
-    device: str, threads: int,
+    *, out: Path | str, model: str, method: str, entry: dict, labels: dict[str, str], training: dict, references: dict,
+    device: str, threads: int, parallel: dict | None = None,
 ) -> TrainingJob:  # fmt: skip
     """Find a run's files by their names: ``out`` is ``…/runs/{model}/{method}/seed{seed}``, with ``/part{t}`` for a part."""
+    request, out = {**locals(), "out": str(out)}, Path(out)
     built = build_method(method, entry)
     last = built.parts - 1
     part = int(out.name.removeprefix("part")) if out.name.startswith("part") else last
@@ -82,6 +89,8 @@ def order_training(
         checkpoints=root / "checkpoints" / model / method / run.name / f"part{part}",
         device=device,
         threads=threads,
+        parallel=Parallel(**parallel or {}),
+        request=request,
     )
 
 
@@ -104,44 +113,56 @@ def train(order: TrainingJob) -> None:
         finished = order.checkpoints / identity / record.name
         if finished.exists() and read_record(finished)["weights_sha256"] == weights_sha256(order.out):
             _copy(finished, record)
-            return
-        cost = Cost("train", model=order.model, method=order.method.name, seed=order.seed)
-        with measured(cost, device := device_of(order.device)):
-            set_seed(order.seed)
-            model = _trainable(order, device)
-            method, extra = _method_of_part(order, model, data, signals, cost)
-            checkpoints = order.checkpoints / identity
-            trainer = SelectionTrainer(
-                model,
-                training_arguments(order.settings, checkpoints, order.seed, device),
-                method=method,
-                train_dataset=SelectionDataset(data, signals),
-                chunk_size=order.settings.chunk_size,
-                dropped_loss_every=order.settings.dropped_loss_every,
+        elif order.parallel.gpus > 1:
+            request = json.dumps(order.request)
+            launch(order.parallel.gpus, "sstoken.jobs.train", [request], device=device_of(order.device))
+        else:
+            _train(order, data, signals, identity)
+
+
+def _train(order: TrainingJob, data: TokenData, signals: dict[str, torch.Tensor], identity: str) -> None:
+    """What every process of a run does; the first one writes."""
+    cost = Cost("train", model=order.model, method=order.method.name, seed=order.seed)
+    with measured(cost, device := device_of(order.device)):
+        set_seed(order.seed)
+        checkpoints = order.checkpoints / identity
+        arguments = training_arguments(order.settings, checkpoints, order.seed, device, order.parallel.gpus)
+        model = _trainable(order, device)
+        method, extra = _method_of_part(order, model, data, signals, cost)
+        trainer = SelectionTrainer(
+            model,
+            arguments,
+            method=method,
+            train_dataset=SelectionDataset(data, signals),
+            chunk_size=order.settings.chunk_size,
+            dropped_loss_every=order.settings.dropped_loss_every,
+        )
+        set_seed(order.seed)  # again: dropout must not depend on what was drawn on the way here
+        if checkpoint := _last_checkpoint(checkpoints):
+            print(f"{order.method.name}, seed {order.seed}: resuming from {checkpoint.name}")
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if not any(row.get("learning_rate") for row in trainer.state.log_history):
+            raise ValueError(
+                f"method {order.method.name}, part {order.part}: all {trainer.state.global_step} steps are warm-up, at "
+                "learning rate 0, so nothing was trained; use more data, fewer parts, or warmup_share: 0"
             )
-            set_seed(order.seed)  # again: dropout must not depend on what was drawn on the way here
-            if checkpoint := _last_checkpoint(checkpoints):
-                print(f"{order.method.name}, seed {order.seed}: resuming from {checkpoint.name}")
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-            if not any(row.get("learning_rate") for row in trainer.state.log_history):
-                raise ValueError(
-                    f"method {order.method.name}, part {order.part}: all {trainer.state.global_step} steps are warm-up, at "
-                    "learning rate 0, so nothing was trained; use more data, fewer parts, or warmup_share: 0"
-                )
-            _save(trainer, model, order)
-        _count(cost, trainer, Shape.of(model))
-        details = {
-            "identity": identity,
-            "entry": order.entry, "part": order.part, "settings": asdict(order.settings),
-            "weights_sha256": weights_sha256(order.out), "base_sha256": weights_sha256(order.base),
-            "tokens_sha256": data.sha256, "samples": len(data), "steps": trainer.state.global_step,
-            "counted": trainer.counted,
-            "losses_sha256": {s: ReferenceLosses.load(p).weights_sha256 for s, p in order.losses.items()} | extra,
-        }  # fmt: skip
-        Record(cost, details).write(finished)
-        _copy(finished, record)
-        for checkpoint in checkpoints.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
+        if not arguments.should_save:
+            return
+        _save(trainer, model, order)
+    _count(cost, trainer, Shape.of(model))
+    details = {
+        "identity": identity,
+        "entry": order.entry, "part": order.part, "settings": asdict(order.settings),
+        "parallel": asdict(order.parallel),
+        "weights_sha256": weights_sha256(order.out), "base_sha256": weights_sha256(order.base),
+        "tokens_sha256": data.sha256, "samples": len(data), "steps": trainer.state.global_step,
+        "counted": trainer.counted,
+        "losses_sha256": {s: ReferenceLosses.load(p).weights_sha256 for s, p in order.losses.items()} | extra,
+    }  # fmt: skip
+    Record(cost, details).write(checkpoints / "run.json")
+    _copy(checkpoints / "run.json", order.out / "run.json")
+    for checkpoint in checkpoints.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -149,17 +170,30 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
+def _train_rank(request: dict) -> None:
+    """One of several processes of a run; the one that started them holds the lock."""
+    order = order_training(**request)
+    if device_of(order.device) == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    data, signals = _data_of(order)
+    _train(order, data, signals, _identity(order, data))
+
+
 def _trainable(order: TrainingJob, device: str) -> PreTrainedModel:
     adapter = order.settings.adapter
-    if order.initial is not None:
-        model = Weights(order.base, order.initial).load(
-            dtype=order.settings.dtype, device=device, merge=adapter is None
-        )
-    else:
-        model = Weights(order.base).load(dtype=order.settings.dtype, device=device)
+    sharded = order.parallel.gpus > 1 and order.parallel.strategy == "fsdp"
     if adapter is None:
-        return model.train()
-    if order.initial is None:
+        if sharded:
+            raise ValueError("parallel: fsdp shards frozen weights; without an adapter none are: use ddp")
+        return Weights(order.base, order.initial).load(dtype=order.settings.dtype, device=device).train()
+    model = Weights(order.base).load(dtype=order.settings.dtype, device="cpu" if sharded else device)
+    if sharded:
+        model = shard_frozen(model)
+    if order.initial is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, order.initial, is_trainable=True)
+    else:
         from peft import LoraConfig, get_peft_model
 
         config = LoraConfig(
@@ -169,6 +203,7 @@ def _trainable(order: TrainingJob, device: str) -> PreTrainedModel:
         model = get_peft_model(model, config)
     if order.settings.gradient_checkpointing:
         model.enable_input_require_grads()
+    leave_shards_alone(model)
     return model.train()
 
 
@@ -215,8 +250,10 @@ def _method_of_part(order: TrainingJob, model, data: TokenData, signals: dict, c
     return order.method, {"reference_loss": weights_sha256(order.initial)}
 
 
-def training_arguments(settings: TrainingSettings, folder: Path, seed: int, device: str) -> TrainingArguments:
-    """The recipe as transformers' TrainingArguments."""
+def training_arguments(
+    settings: TrainingSettings, folder: Path, seed: int, device: str, processes: int = 1
+) -> TrainingArguments:
+    """The recipe as transformers' TrainingArguments, for each of so many processes."""
     return TrainingArguments(
         output_dir=str(folder),
         seed=seed,
@@ -224,7 +261,7 @@ def training_arguments(settings: TrainingSettings, folder: Path, seed: int, devi
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps,
         per_device_train_batch_size=settings.micro_batch_size,
-        gradient_accumulation_steps=settings.accumulation,
+        gradient_accumulation_steps=settings.accumulation // processes,
         train_sampling_strategy="random" if settings.shuffle else "sequential",
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.schedule,
@@ -243,6 +280,7 @@ def training_arguments(settings: TrainingSettings, folder: Path, seed: int, devi
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=device != "cpu",
+        ddp_find_unused_parameters=False,
     )
 
 
@@ -284,3 +322,7 @@ def _count(cost: Cost, trainer: SelectionTrainer, shape: Shape) -> None:
     history += 2 * shape.hidden * shape.vocabulary * (counted["response_tokens"] if counted["history_tokens"] else 0)
     cost.flops += shape.forward(tokens, pairs, counted["projected_tokens"]) + history
     cost.flops += shape.backward(tokens, pairs, counted["kept_tokens"])
+
+
+if __name__ == "__main__":
+    _train_rank(json.loads(sys.argv[1]))

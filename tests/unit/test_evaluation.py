@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib.util
 import json
 import logging
 import random
@@ -180,6 +181,14 @@ def test_long_prompts_are_cut_from_the_left_and_counted(model, tokenizer, data, 
     assert max(ids.shape[1] for ids in forward_passes) <= 40
     assert any("Answer:" in tokenizer.decode(ids[0]) for ids in forward_passes)
     assert all(part["truncations"] > 0 for part in result.provenance["benchmarks"].values())
+
+
+def test_a_backend_that_is_not_installed_says_what_to_install(model, tokenizer, data):
+    if importlib.util.find_spec("vllm"):
+        pytest.skip("vLLM is installed")
+    with pytest.raises(EvaluationError, match="backend is vllm, which is not installed here: pip install vllm"):
+        evaluate(model, tokenizer, [LOGIQA], dataclasses.replace(SETTINGS, backend="vllm"), data_root=data)
+    assert evaluate(model, tokenizer, [LOGIQA], SETTINGS, data_root=data).provenance["backend"] == "hf"
 
 
 def test_generation_is_bounded(model, tokenizer, data, forward_passes):

@@ -9,16 +9,19 @@ sys.path.insert(0, str(workflow.basedir))
 import sstoken
 from sstoken.batches import evaluation_batches, training_batches
 from sstoken.config import ConfigError, check_config
+from sstoken.devices import host_memory, visible_gpus
 from sstoken.grid import Grid
 from sstoken.methods import MethodError
 from sstoken.progress import Progress
 
 # scripts run in processes of their own: they find the package without its being installed
 sstoken.show_to_subprocesses()
+# every job but those of fetch.smk runs with the hub switched off
+sstoken.switch_hub_off()
 
 
 def any_of(known):
-    return "|".join(map(re.escape, known))
+    return "|".join(map(re.escape, known)) or "(?!)"
 
 
 try:
@@ -28,6 +31,7 @@ except (ConfigError, MethodError) as error:
     raise WorkflowError(str(error)) from None
 
 ROOT = str(GRID.root)
+GPUS = visible_gpus()
 REPORT = [
     f"{ROOT}/{name}"
     for name in ("scores.csv", "samples.parquet", "costs.csv", "report/tables/main.md", "report/index.html")
@@ -50,3 +54,21 @@ def names(paths):
 def gpus(wildcards):
     """What a job asks the scheduler for; the profile says what kind of GPU and whose account."""
     return 0 if CONFIG["device"] == "cpu" else 1
+
+
+def gpus_of_run(wildcards):
+    return gpus(wildcards) * GRID.parallel(wildcards.model).gpus
+
+
+def memory(wildcards):
+    """Of the host, in MB: a model is loaded there before it moves to its GPU."""
+    return host_memory(GRID.models[wildcards.model].size)
+
+
+def memory_of_run(wildcards):
+    return host_memory(GRID.models[wildcards.model].size, GRID.parallel(wildcards.model).gpus)
+
+
+# a machine with GPUs and no scheduler: as many of them in use at a time as there are, each job on its own (sstoken.devices)
+if GPUS and "gpu" not in workflow.global_resources and not workflow.non_local_exec:
+    workflow.register_resource("gpu", len(GPUS))

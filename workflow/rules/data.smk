@@ -31,6 +31,8 @@ rule model:
         f"{ROOT}/logs/model/{{model}}.log",
     benchmark:
         f"{ROOT}/logs/model/{{model}}.benchmark.tsv"
+    wildcard_constraints:
+        model=any_of(name for name in GRID.models if name not in GRID.hub.models),
     conda:
         "../envs/sstoken.yaml"
     threads: 1

@@ -21,7 +21,7 @@ for batch in evaluation_batches(GRID):
             "../envs/sstoken.yaml"
         threads: 1
         resources:
-            mem_mb=16000,
+            mem_mb=memory,
             runtime=720,
             gpu=gpus,
         params:
@@ -29,7 +29,7 @@ for batch in evaluation_batches(GRID):
             benchmarks=CONFIG["benchmarks"],
             benchmarks_file=CONFIG["benchmarks_file"],
             benchmarks_data=GRID.benchmarks_data,
-            evaluation=CONFIG["evaluation"],
+            evaluation=GRID.evaluation,
             device=CONFIG["device"],
         message:
             f"evaluate {batch.title}"

@@ -17,7 +17,7 @@ rule losses:
         "../envs/sstoken.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
+        mem_mb=memory,
         runtime=240,
         gpu=gpus,
     params:

@@ -20,9 +20,9 @@ for batch in training_batches(GRID):
             "../envs/sstoken.yaml"
         threads: 1
         resources:
-            mem_mb=16000,
+            mem_mb=memory_of_run,
             runtime=720,
-            gpu=gpus,
+            gpu=gpus_of_run,
         params:
             runs=lambda w, batch=batch: [GRID.order(run) for run in batch.of(w)],
             training=CONFIG["training"],

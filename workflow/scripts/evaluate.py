@@ -1,10 +1,11 @@
 from pathlib import Path
 
+from sstoken.devices import own_gpus
 from sstoken.evaluation import load_benchmarks
 from sstoken.jobs import logged
 from sstoken.jobs.evaluate import evaluate_all
 
-with logged(snakemake.log[0]):
+with logged(snakemake.log[0]), own_gpus(snakemake.resources.get("gpu", 0)):
     params = snakemake.params
     evaluate_all(
         [Path(record) for record in snakemake.output.records],

@@ -1,10 +1,11 @@
 from pathlib import Path
 
+from sstoken.devices import own_gpus
 from sstoken.jobs import logged
 from sstoken.jobs.losses import store_losses
 from sstoken.models import Weights
 
-with logged(snakemake.log[0]):
+with logged(snakemake.log[0]), own_gpus(snakemake.resources.get("gpu", 0)):
     run = [Path(record).parent for record in snakemake.input.run]
     store_losses(
         weights=Weights(Path(snakemake.input.model).parent, run[0] if run else None),

@@ -1,9 +1,10 @@
 from pathlib import Path
 
+from sstoken.devices import own_gpus
 from sstoken.jobs import logged
 from sstoken.jobs.train import order_training, train_all
 
-with logged(snakemake.log[0]):
+with logged(snakemake.log[0]), own_gpus(snakemake.resources.get("gpu", 0)):
     params = snakemake.params
     common = {name: params[name] for name in ("training", "references", "device")} | {"threads": snakemake.threads}
     train_all(

@@ -1,0 +1,78 @@
+"""What comes from the hub, as plain files: rows of instruction data, rows of benchmarks. The only jobs that need network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from sstoken.config import ConfigError, read_table
+from sstoken.files import atomic_write, sha256_file
+from sstoken.jobs import job, use_hub
+from sstoken.provenance import Cost, Record, measured
+
+
+def store_hub_rows(source: str, out: Path, *, lock: Path, threads: int = 1) -> None:
+    """The rows of ``hub:owner/name[@revision][:split]`` as JSON lines."""
+    use_hub()
+    from sstoken.hub import dataset_rows
+
+    repo, _, split = source.removeprefix("hub:").partition(":")
+    repo, _, revision = repo.partition("@")
+    record = out.with_suffix(".json")
+    with job(record, threads):
+        cost = Cost("fetch")
+        with measured(cost, "cpu"):
+            found, rows = dataset_rows(repo, revision or None, None, split or "train", lock=lock)
+            count = _write(out, rows)
+        details = {"source": source, "commit": found.commit, "rows": count, "sha256": sha256_file(out)}
+        Record(cost, details).write(record)
+
+
+def store_benchmarks(
+    names: list[str], folder: Path, *, benchmarks_file: str, datasets_file: str, lock: Path, threads: int = 1
+) -> None:
+    """Every split that the benchmarks read as JSON lines below ``folder``, laid out as ``benchmarks_file`` says.
+
+    A record ``{benchmark}.json`` says which commit and split each file is, and its hash.
+
+    Raises:
+        ConfigError: a task reads a data set that ``datasets_file`` does not pin.
+    """
+    use_hub()
+    from sstoken.evaluation import hub_splits, load_benchmarks
+    from sstoken.hub import dataset_rows
+
+    pins = {row["name"]: row["revision"] for row in read_table(datasets_file, "datasets")}
+    for benchmark in load_benchmarks(benchmarks_file, names):
+        record = folder / f"{benchmark.name}.json"
+        with job(record, threads):
+            cost, files = Cost("fetch", method=benchmark.name), {}
+            with measured(cost, "cpu"):
+                for split in hub_splits(benchmark):
+                    if split.repo not in pins:
+                        raise ConfigError(
+                            f"{datasets_file}: benchmark {benchmark.name!r} reads the data set {split.repo}, which is "
+                            f"not pinned there (pinned: {', '.join(pins)})"
+                        )
+                    pin, out = pins[split.repo], folder / split.path
+                    found, rows = dataset_rows(
+                        split.repo, pin, split.config, split.split, lock=lock, data_files=split.data_files
+                    )
+                    files[split.path.as_posix()] = {
+                        "repo": split.repo, "commit": found.commit, "config": split.config, "split": split.split,
+                        "rows": _write(out, rows), "sha256": sha256_file(out),
+                    }  # fmt: skip
+            details = {"benchmark": benchmark.name, "task_version": benchmark.version, "files": files}
+            Record(cost, details).write(record)
+
+
+def _write(out: Path, rows: Iterable[dict]) -> int:
+    count = 0
+    with atomic_write(out) as temporary, open(temporary, "w") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    if not count:
+        raise ConfigError(f"{out}: no rows")
+    return count

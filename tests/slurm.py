@@ -1,0 +1,129 @@
+"""A real SLURM of one node, of Debian's packages, on this machine: a controller and a node daemon of the test's own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "sinfo")
+CONFIGURATION = """\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
+MpiDefault=none
+ReturnToService=2
+MinJobAge=600
+SlurmdParameters=config_overrides
+SchedulerParameters=sched_interval=1,defer
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=64000 State=UNKNOWN
+PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+def missing() -> str | None:
+    """Why no SLURM can be started here, or None."""
+    found = [shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") for name in PROGRAMS]
+    if not all(found):
+        return "SLURM is not installed (.ci/install-slurm does it on Debian)"
+    return "SLURM's daemons need root" if os.geteuid() else None
+
+
+class Slurm:
+    """Started on construction, its files below ``folder``; ``environment`` lets its commands find it."""
+
+    def __init__(self, folder: Path, cpus: int = 4):
+        self.folder, self.processes = folder, []
+        for name in ("state", "spool", "bin"):
+            (folder / name).mkdir()
+        key = folder / "munge.key"
+        key.write_bytes(os.urandom(1024))
+        key.chmod(0o600)
+        host = socket.gethostname().split(".")[0]
+        ports = [_free_port(), _free_port()]
+        (folder / "slurm.conf").write_text(CONFIGURATION.format(folder=folder, host=host, ports=ports, cpus=cpus))
+        path = f"{folder / 'bin'}:{os.environ['PATH']}:/usr/sbin:/sbin"
+        self.environment = {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": path}
+        # the executor clears SLURM's variables before its srun, which a configuration in /etc would not need
+        srun = folder / "bin" / "srun"
+        srun.write_text(f'#!/bin/sh\nSLURM_CONF={folder / "slurm.conf"} exec {shutil.which("srun")} "$@"\n')
+        srun.chmod(0o755)
+        paths = [
+            f"--{name}={folder}/munge.{end}"
+            for name, end in (
+                ("socket", "socket"),
+                ("key-file", "key"),
+                ("pid-file", "pid"),
+                ("log-file", "log"),
+                ("seed-file", "seed"),
+            )
+        ]
+        self._start("munged", "--foreground", "--force", *paths)
+        self._wait(lambda: (folder / "munge.socket").exists(), "munged")
+        self._start("slurmctld", "-D", "-c")
+        self._start("slurmd", "-D", "-N", host)
+        self._wait(lambda: "idle" in self.run("sinfo", "--noheader", "--format=%T"), "slurmctld and slurmd")
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run(command, env=os.environ | self.environment, capture_output=True, text=True)
+        return done.stdout + done.stderr
+
+    def jobs(self) -> list[tuple[str, str, str]]:
+        """(id, state, comment) of every job that SLURM remembers; Snakemake's comment names the rule."""
+        lines = self.run("squeue", "--noheader", "--states=all", "--format=%i|%T|%k").splitlines()
+        return [tuple(line.split("|", 2)) for line in lines if line.count("|") >= 2]
+
+    def stop(self) -> None:
+        self.run("scancel", "--user=root", "--full")
+        deadline = time.monotonic() + 10
+        while self.run("squeue", "--noheader").strip() and time.monotonic() < deadline:
+            time.sleep(0.2)  # a job must not outlive its daemons
+        for process in reversed(self.processes):
+            process.terminate()
+        for process in self.processes:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+    def _start(self, *command: str) -> None:
+        environment = os.environ | self.environment
+        program = shutil.which(command[0], path=environment["PATH"])
+        with open(self.folder / f"{command[0]}.out", "w") as log:
+            self.processes.append(
+                subprocess.Popen([program, *command[1:]], env=environment, stdout=log, stderr=subprocess.STDOUT)
+            )
+
+    def _wait(self, ready, who: str, seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        while not ready():
+            if time.monotonic() > deadline:
+                logs = "\n".join(f"{path.name}: {path.read_text()[-800:]}" for path in self.folder.glob("*.out"))
+                self.stop()
+                raise RuntimeError(f"{who} did not start within {seconds} s\n{logs}")
+            time.sleep(0.2)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,97 @@
+"""The workflow through a real SLURM: the same table as on this machine alone, and a cancelled job goes on where it was."""
+
+import subprocess
+import time
+
+import pandas as pd
+import pytest
+import yaml
+
+from tests.flow import Workflow
+from tests.slurm import Slurm, missing
+
+CHANGES = {
+    "models": ["tiny-llama"],
+    "methods": ["base", "sstoken"],
+    "benchmarks": ["arc_easy"],
+    "seeds": [0],
+    "device": "cpu",
+    "runs_in_one_job": 1,
+}
+
+
+class Cluster(Workflow):
+    """Jobs go through SLURM, under the repository's own profile."""
+
+    def __init__(self, folder, slurm):
+        super().__init__(folder)
+        self.slurm = slurm
+
+    def command(self, config, *options):
+        local = super().command(config, *options)
+        where = [part.replace("profiles/default", "profiles/slurm") for part in local]
+        where[where.index("--cores") : where.index("--cores") + 2] = []
+        quick = ["--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1"]
+        alone = ["--slurm-status-command", "squeue", "--slurm-no-account", "--latency-wait", "10"]
+        return [*where[:3], *quick, *alone, *where[3:]]
+
+    def environment(self):
+        return super().environment() | self.slurm.environment
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    if reason := missing():
+        pytest.skip(reason)
+    running = Slurm(tmp_path_factory.mktemp("slurm"))
+    yield running
+    running.stop()
+
+
+def test_the_profile_names_rules_that_exist(root, workflow):
+    profile = yaml.safe_load((root / "workflow" / "profiles" / "slurm" / "config.yaml").read_text())
+    rules = workflow.run("config/paper.yaml", "--list-rules").split()
+    named = {*profile["set-threads"], *profile["groups"]}
+    assert named and named <= set(rules)
+
+
+def test_slurm_makes_the_table_that_this_machine_makes(slurm, tmp_path_factory):
+    here, there = Workflow(tmp_path_factory.mktemp("here")), Cluster(tmp_path_factory.mktemp("there"), slurm)
+    here.run(here.configuration("same", **CHANGES))
+    there.run(there.configuration("same", **CHANGES))
+    tables = [flow.results("same") / "report" / "tables" / "main.csv" for flow in (here, there)]
+    assert tables[0].read_bytes() == tables[1].read_bytes()
+    scores = [pd.read_csv(flow.results("same") / "scores.csv") for flow in (here, there)]
+    assert scores[0].equals(scores[1])
+    ran = [comment for _, state, comment in slurm.jobs() if state == "COMPLETED"]
+    assert any("train" in comment for comment in ran) and any("evaluate" in comment for comment in ran)
+
+
+def test_a_cancelled_job_is_submitted_again_and_resumes(slurm, tmp_path):
+    flow = Cluster(tmp_path, slurm)
+    path = flow.configuration("cancel", **CHANGES | {"methods": ["full"]})
+    document = yaml.safe_load(path.read_text())
+    document["training"] |= {"epochs": 60, "checkpoint_every": 20}
+    path.write_text(yaml.safe_dump(document))
+    with open(tmp_path / "out.txt", "w") as out:
+        workflow = subprocess.Popen(
+            flow.command(path, "--until", "train"), cwd=tmp_path, env=flow.environment(), stdout=out, stderr=out
+        )
+        try:
+            deadline = time.monotonic() + 300
+            while not list(flow.results("cancel").glob("checkpoints/**/selection_state.safetensors")):
+                assert workflow.poll() is None and time.monotonic() < deadline, (tmp_path / "out.txt").read_text()[
+                    -4000:
+                ]
+                time.sleep(0.2)
+            running = [job for job, state, comment in slurm.jobs() if state == "RUNNING" and "train" in comment]
+            assert len(running) == 1, slurm.jobs()
+            slurm.run("scancel", running[0])
+            assert workflow.wait(300) == 0, (tmp_path / "out.txt").read_text()[-4000:]
+        finally:
+            workflow.kill()
+    assert [state for job, state, _ in slurm.jobs() if job == running[0]] == ["CANCELLED"]
+    log = next(flow.results("cancel").glob("logs/train/**/*.log")).read_text()
+    assert "resuming from checkpoint-" in log
+    steps = next(flow.results("cancel").glob("runs/**/log.jsonl")).read_text().splitlines()
+    assert len(steps) == 60 * 80 // 8
