@@ -45,7 +45,7 @@ proofs: $(SETUP)
 	$(RUN) -m pytest -m slow
 
 bench: $(SETUP)
-	$(RUN) benchmarks/step.py
+	$(RUN) benchmarks/step.py --all
 
 .venv/.installed: requirements.lock
 	@$(BASE_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, not " + sys.version.split()[0])'

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from sstoken.selection import keep_top, minmax
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 IGNORED = -100
+TRL = "trl"
 
 
 def default_model(folder: Path) -> Path:
@@ -35,7 +37,8 @@ def default_model(folder: Path) -> Path:
 
 def check_names(names: list[str]) -> list[str]:
     """The cases asked for, in the order of the known ones; "all" is all of them."""
-    known = [*BASELINES, *(name for name, method in load_methods().items() if method.trains)]
+    extras = [TRL] if importlib.util.find_spec("trl") else []
+    known = [*BASELINES, *extras, *(name for name, method in load_methods().items() if method.trains)]
     for name in names:
         if name not in (*known, "all"):
             guess = difflib.get_close_matches(name, known, n=1)
@@ -63,7 +66,15 @@ def synthetic_data(samples: list[tuple[int, int]], batches: int, model: Path, se
 
 
 def build(
-    case: str, model: Path, data: SelectionDataset, folder: str, *, batch_size: int, cpu: bool, random: bool = False
+    case: str,
+    model: Path,
+    data: SelectionDataset,
+    folder: str,
+    *,
+    batch_size: int,
+    cpu: bool,
+    random: bool = False,
+    mixed: bool = False,
 ) -> Trainer:
     """The Trainer of a case, its model freshly loaded (or drawn, of the folder's architecture) with the recipe's adapters."""
     torch.manual_seed(0)
@@ -90,10 +101,56 @@ def build(
         dataloader_pin_memory=False,
         num_train_epochs=1,
         use_cpu=cpu,
+        bf16=mixed,
     )
+    if case == TRL:
+        return _trl(network, args, model, data)
     if case in BASELINES:
         return BASELINES[case](model=network, args=args, train_dataset=data, data_collator=pad)
-    return SelectionTrainer(network, args, method=load_method(case), train_dataset=data)
+    # dropped tokens of methods that do not look at the loss are never projected: their loss is for the log alone
+    return SelectionTrainer(network, args, method=load_method(case), train_dataset=data, dropped_loss_every=0)
+
+
+def left_out() -> list[str]:
+    """A line for every case that this machine cannot run."""
+    lines = []
+    if importlib.util.find_spec("trl") is None:
+        lines.append("trl: skipped, not installed (python -m pip install --no-deps trl==1.16.0)")
+    lines.append("liger, cce: skipped, their kernels need CUDA and no case here has been tried on it")
+    return lines
+
+
+def _trl(network, args: TrainingArguments, model: Path, data: SelectionDataset) -> Trainer:
+    """TRL's SFTTrainer with its default loss on the same samples; of its defaults only recomputation is switched off."""
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    rows = [data[index] for index in range(len(data))]
+    samples = [
+        {
+            "input_ids": row["input_ids"].tolist(),
+            "labels": row["input_ids"].where(row["response_mask"], IGNORED).tolist(),
+        }
+        for row in rows
+    ]
+    own = {name: getattr(args, name) for name in SHARED}
+    config = SFTConfig(
+        args.output_dir,
+        gradient_checkpointing=False,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        **own,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    return SFTTrainer(network, config, train_dataset=Dataset.from_list(samples), processing_class=tokenizer)
+
+
+SHARED = [
+    "per_device_train_batch_size", "learning_rate", "weight_decay", "max_grad_norm", "train_sampling_strategy",
+    "remove_unused_columns", "logging_strategy", "save_strategy", "report_to", "disable_tqdm", "dataloader_pin_memory",
+    "num_train_epochs", "use_cpu", "bf16",
+]  # fmt: skip
 
 
 def pad(samples: list[dict]) -> dict[str, torch.Tensor]:

@@ -34,7 +34,7 @@ def worker(case: str, options: argparse.Namespace, pipe) -> None:
     from transformers.utils.logging import disable_progress_bar
 
     from benchmarks.cases import build, synthetic_data
-    from benchmarks.memory import Memory
+    from benchmarks.memory import Clock, Memory
 
     disable_progress_bar()
     torch.set_num_threads(options.threads)
@@ -45,6 +45,7 @@ def worker(case: str, options: argparse.Namespace, pipe) -> None:
             memory.start()
 
         def on_step_begin(self, args, state, control, **_):
+            clock.each.append(0.0)
             pipe.send("ready")
             pipe.recv()
             memory.synchronize()
@@ -64,11 +65,15 @@ def worker(case: str, options: argparse.Namespace, pipe) -> None:
             batch_size=len(options.samples),
             cpu=options.cpu,
             random=options.random,
+            mixed=options.mixed,
         )
+        clock = Clock()
+        if not memory.cuda:
+            clock.watch(trainer)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(Turn())
         trainer.train()
-    pipe.send({"device": memory.device_name(options.threads), **memory.peak()})
+    pipe.send({"device": memory.device_name(options.threads), "selection": clock.each, **memory.peak()})
 
 
 def measure(cases: list[str], options: argparse.Namespace) -> dict[str, dict]:
@@ -92,7 +97,11 @@ def measure(cases: list[str], options: argparse.Namespace) -> dict[str, dict]:
                 seconds[case].append(pipe.recv())
                 if number + 1 < rounds:
                     pipe.recv()
-        return {case: {"seconds": seconds[case][options.warm_up :], **pipe.recv()} for case, pipe in pipes.items()}
+        measured = {case: {"seconds": seconds[case], **pipe.recv()} for case, pipe in pipes.items()}
+        for result in measured.values():
+            result["seconds"] = result["seconds"][options.warm_up :]
+            result["selection"] = result["selection"][options.warm_up :]
+        return measured
     except EOFError:
         raise SystemExit("a case ended early; its own message stands above") from None
     finally:
@@ -116,6 +125,9 @@ def rows_of(measured: dict[str, dict], against: list[float] | None, shape: str) 
                 "ratio_to_hf_full": None if pairs is None else statistics.median(pairs),
                 "peak_growth_bytes": result["growth"],
                 "cpu_seconds": statistics.median(cpu_seconds),
+                "selection_share": statistics.median(
+                    part / whole for part, whole in zip(result["selection"], cpu_seconds, strict=True)
+                ),
                 "seconds_each": seconds,
                 "ratio_to_hf_full_each": pairs,
                 "versions": {name: version(name) for name in PACKAGES},
@@ -127,12 +139,13 @@ def rows_of(measured: dict[str, dict], against: list[float] | None, shape: str) 
 def table(rows: list[dict]) -> str:
     whole = next((row for row in rows if row["case"] == "all-attentions"), None)
     head = f"{'case':28} {'seconds':>8} {'/hf-full (min-max)':>22} {'CPU s':>7} {'peak MB':>8} {'growth MB':>9}"
-    head += f" {'/all-attentions: s':>18} {'peak':>6}"
+    head += f" {'selection':>9} {'/all-attentions: s':>18} {'peak':>6}"
     lines = [f"{rows[0]['device']}; {rows[0]['shape']}; medians of {len(rows[0]['seconds_each'])} rounds", head]
     for row in rows:
         pairs = row["ratio_to_hf_full_each"]
         ratio = "" if pairs is None else f"{row['ratio_to_hf_full']:.3f} ({min(pairs):.3f}-{max(pairs):.3f})"
         memory = f"{row['peak_memory_bytes'] / 1e6:8.0f} {row['peak_growth_bytes'] / 1e6:9.0f}"
+        memory += f" {row['selection_share']:9.2%}"
         seconds, peak = (
             ("", "") if whole is None else (f"{row[key] / whole[key]:.3f}" for key in ("seconds", "peak_memory_bytes"))
         )
@@ -146,6 +159,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="folder of a causal language model; default: SmolLM2-135M-Instruct")
     parser.add_argument("--random", action="store_true", help="random weights of the folder's architecture")
+    parser.add_argument("--all", action="store_true", help="also mixed precision, growth and flat arrays (make bench)")
+    parser.add_argument("--mixed", action="store_true", help="bfloat16 autocast in every case (mixed precision)")
     parser.add_argument("--cases", nargs="+", default=["all"], help="names, or all (default)")
     parser.add_argument("--repeats", type=int, default=7, help="rounds that count")
     parser.add_argument(
@@ -173,12 +188,39 @@ def main() -> None:
     # threads that wait for work by spinning take a shared machine's cores from each other: a step of ten seconds took
     # a hundred.  Asleep they cost next to nothing.  Read when a worker loads torch, so it is set here.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from benchmarks.cases import check_names, default_model
+    from benchmarks.arrays import array_rows
+    from benchmarks.cases import check_names, default_model, left_out
+    from benchmarks.growth import growth_rows, growth_table
     from sstoken.files import atomic_write
 
+    for line in left_out():
+        print(line)
     options.cases = check_names(options.cases)
     options.model = options.model or default_model(ROOT / "results/bench/SmolLM2-135M-Instruct")
-    shape = f"{options.model.name} bfloat16 LoRA r=64, " + " ".join(f"{p}+{r}" for p, r in options.samples)
+    rows = step_rows(options)
+    print(table(rows))
+    document = rows
+    if options.all:
+        options.mixed = True
+        mixed = step_rows(options)
+        print("\n" + table(mixed))
+        options.mixed = False
+        growth, exponents = growth_rows(options, [BASELINE, "full", "sstoken"])
+        print("\n" + growth_table(exponents))
+        arrays = array_rows(options.threads)
+        for row in arrays:
+            print(f"{row['case']:28} {row['seconds']:8.3f} s {row['peak_memory_bytes'] / 1e6:8.0f} MB more")
+        document = rows + mixed + growth + arrays
+        with atomic_write(options.out.with_name("growth.json")) as temporary:
+            temporary.write_text(json.dumps(exponents, indent=1) + "\n")
+    with atomic_write(options.out) as temporary:
+        temporary.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def step_rows(options: argparse.Namespace) -> list[dict]:
+    """The rows of all cases on one batch; ``hf-full`` runs beside every group of cases."""
+    precision = "bfloat16 autocast" if options.mixed else "bfloat16"
+    shape = f"{options.model.name} {precision} LoRA r=64, " + " ".join(f"{p}+{r}" for p, r in options.samples)
     baseline = [BASELINE] if BASELINE in options.cases else []
     others = [case for case in options.cases if case != BASELINE]
     rows = []
@@ -188,9 +230,7 @@ def main() -> None:
         if start:
             measured.pop(BASELINE, None)
         rows += rows_of(measured, against, shape)
-    with atomic_write(options.out) as temporary:
-        temporary.write_text(json.dumps(rows, indent=1) + "\n")
-    print(table(rows))
+    return rows
 
 
 if __name__ == "__main__":

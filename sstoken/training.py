@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from sstoken.adapters import lean_adapters
 from sstoken.batching import PackedCollator, from_grid, segments_of, signals_of, to_grid
 from sstoken.dataset import EvenDataset, SelectionDataset, fixed_mask
 from sstoken.files import atomic_write
@@ -107,7 +108,7 @@ class SelectionTrainer(Trainer):
         """As Trainer's, attending within samples; from a checkpoint the selection's own state comes back too."""
         if isinstance(resume_from_checkpoint, (str, Path)):
             self._load_state(Path(resume_from_checkpoint))
-        with packed_attention(self.model):
+        with packed_attention(self.model), lean_adapters(self.model):
             output = super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
         self._flush()
         if self.args.world_size > 1:
@@ -139,14 +140,15 @@ class SelectionTrainer(Trainer):
         def project(hidden_ND, weight_VD, bias_V):
             state_R = batch["response_R"] - 1
             if project_all:
-                options = {"chunk_size": self.chunk_size, "backward_tokens": kept}
+                most = 2 * kept > sum(batch["response_counts"])
+                options = {"chunk_size": self.chunk_size, "backward_tokens": kept, "gradient_first": most}
                 loss_R = token_loss(hidden_ND[state_R], weight_VD, target_R, bias_V, **options)
                 keep_R = self._select(batch, segments, measured, loss=loss_R.detach(), **history)
                 measured["loss"] = loss_R.detach()
                 return (loss_R * self._weights(batch, keep_R)).sum()
             keep_R = self._select(batch, segments, measured, **history)
             index_K = torch.argsort(~keep_R, stable=True)[:kept]
-            options = {"chunk_size": self.chunk_size, "backward_tokens": kept}
+            options = {"chunk_size": self.chunk_size, "backward_tokens": kept, "gradient_first": True}
             loss_K = token_loss(hidden_ND[state_R[index_K]], weight_VD, target_R[index_K], bias_V, **options)
             measured["loss"] = torch.zeros_like(keep_R, dtype=loss_K.dtype).index_put((index_K,), loss_K.detach())
             return (loss_K * self._weights(batch, keep_R)[index_K]).sum()

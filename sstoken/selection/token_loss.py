@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 
 DEFAULT_CHUNK = 1024
+CPU_LOGITS = 6_000_000
+"""24 MB of float32: a block that glibc's malloc keeps for the next pass (from 32 MB on it never does)."""
 
 
 def token_loss(
@@ -18,6 +20,7 @@ def token_loss(
     *,
     chunk_size: int = DEFAULT_CHUNK,
     backward_tokens: int | None = None,
+    gradient_first: bool = False,
 ) -> torch.Tensor:
     """``loss_n = logsumexp_v(z_nv) - z_n,target(n)`` with ``z = hidden @ weight.T + bias`` (natural log).
 
@@ -30,9 +33,12 @@ def token_loss(
         weight_VD: the output projection; its gradient is computed only if it requires one (frozen under LoRA).
         target_N: int64 in [0, V), or negative (-100 by custom): ignored, loss 0 and no gradient.
         bias_V: optional bias of the projection; differentiable if it requires a gradient.
-        chunk_size: tokens a chunk, >= 1.
+        chunk_size: tokens a chunk, >= 1; on a CPU no more than CPU_LOGITS logits either.
         backward_tokens: an upper bound, known to the caller, on the tokens with a non-zero upstream gradient.  With
             it the backward pass needs no host synchronisation; without it the tokens are counted, which is one.
+        gradient_first: take the gradient of every loss along with the loss, while its logits exist, so that nothing is
+            recomputed: less work where half the tokens or more have an upstream gradient.  Costs [N, D] memory; without
+            effect where the projection or its bias is trained.
 
     Returns:
         loss_N, float32 (float64 for float64 input).
@@ -60,38 +66,79 @@ def token_loss(
         bias_V = None if bias_V is None else bias_V.to(dtype)
     elif hidden_ND.dtype != weight_VD.dtype:
         hidden_ND = hidden_ND.to(weight_VD.dtype)
-    return _TokenLoss.apply(hidden_ND, weight_VD, bias_V, target_N, chunk_size, backward_tokens)
+    if device == "cpu":
+        chunk_size = max(1, min(chunk_size, CPU_LOGITS // weight_VD.shape[0]))
+    return _TokenLoss.apply(hidden_ND, weight_VD, bias_V, target_N, chunk_size, backward_tokens, gradient_first)
 
 
-def _logits_CV(hidden_CD, weight_VD, bias_V):
-    """Logits less their largest, a shift that changes no probability and lets exp neither overflow nor lose digits."""
-    logits_CV = hidden_CD @ weight_VD.T
-    logits_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
-    if bias_V is not None:
-        logits_CV.add_(bias_V)
-    return logits_CV.sub_(logits_CV.amax(-1, keepdim=True))
+class _Chunk:
+    """The logits of one chunk at a time, in buffers that all chunks of a pass share.
+
+    What malloc hands out anew the kernel must map and zero page by page, which cost more than the product itself.
+    """
+
+    def __init__(self, tokens, weight_VD, bias_V):
+        shape = (tokens, weight_VD.shape[0])
+        self.weight_VD, self.bias_V = weight_VD, bias_V
+        self.narrow_CV = weight_VD.new_empty(shape)
+        dtype = torch.promote_types(weight_VD.dtype, torch.float32)
+        self.wide_CV = self.narrow_CV if weight_VD.dtype == dtype else weight_VD.new_empty(shape, dtype=dtype)
+
+    def logits(self, hidden_CD):
+        """Logits less their largest, a shift that changes no probability and lets exp neither overflow nor lose digits."""
+        count = hidden_CD.shape[0]
+        logits_CV = torch.mm(hidden_CD, self.weight_VD.T, out=self.narrow_CV[:count])
+        if self.wide_CV is not self.narrow_CV:
+            logits_CV = self.wide_CV[:count].copy_(logits_CV)
+        if self.bias_V is not None:
+            logits_CV.add_(self.bias_V)
+        return logits_CV.sub_(logits_CV.amax(-1, keepdim=True))
+
+    def slope(self, exp_CV, sum_C, target_C, factor_C=None):
+        """d loss / d logits, times ``factor_C``, from the exponentials and their sum, whose place it takes."""
+        inverse_C = sum_C.reciprocal()
+        exp_CV.mul_((inverse_C if factor_C is None else inverse_C * factor_C)[:, None])
+        less_C = torch.ones_like(inverse_C) if factor_C is None else factor_C
+        return exp_CV.scatter_add_(-1, target_C[:, None], -less_C[:, None])
+
+    def narrow(self, value_CV):
+        """``value_CV`` in the projection's dtype."""
+        return value_CV if value_CV.dtype == self.weight_VD.dtype else self.narrow_CV[: len(value_CV)].copy_(value_CV)
 
 
 class _TokenLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden_ND, weight_VD, bias_V, target_N, chunk_size, backward_tokens):
+    def forward(ctx, hidden_ND, weight_VD, bias_V, target_N, chunk_size, backward_tokens, gradient_first):
+        # a trained projection's gradient is a sum over tokens weighted by what comes from upstream: it has to wait
+        gradient_first = gradient_first and ctx.needs_input_grad[0] and not any(ctx.needs_input_grad[1:3])
         with torch.autocast(hidden_ND.device.type, enabled=False):
             count = hidden_ND.shape[0]
             loss_N = hidden_ND.new_empty(count, dtype=torch.promote_types(hidden_ND.dtype, torch.float32))
+            grad_ND = torch.empty_like(hidden_ND) if gradient_first else None
+            chunk = _Chunk(min(chunk_size, count), weight_VD, bias_V)
             for start in range(0, count, chunk_size):
                 part = slice(start, start + chunk_size)
-                logits_CV = _logits_CV(hidden_ND[part], weight_VD, bias_V)
+                exp_CV = chunk.logits(hidden_ND[part])
                 target_C = target_N[part].clamp_min(0)
-                chosen_C = logits_CV.gather(-1, target_C[:, None])[:, 0]
-                loss_N[part] = logits_CV.exp_().sum(-1).log_() - chosen_C
-                del logits_CV
+                chosen_C = exp_CV.gather(-1, target_C[:, None])[:, 0]
+                sum_C = exp_CV.exp_().sum(-1)
+                loss_N[part] = sum_C.log() - chosen_C
+                if gradient_first:
+                    grad_ND[part] = chunk.narrow(chunk.slope(exp_CV, sum_C, target_C)) @ weight_VD
             loss_N.masked_fill_(target_N < 0, 0.0)
-        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, target_N)
-        ctx.chunk_size, ctx.backward_tokens = chunk_size, backward_tokens
+        if gradient_first:
+            ctx.save_for_backward(grad_ND, target_N)
+        else:
+            ctx.save_for_backward(hidden_ND, weight_VD, bias_V, target_N)
+        ctx.chunk_size, ctx.backward_tokens, ctx.gradient_first = chunk_size, backward_tokens, gradient_first
         return loss_N
 
     @staticmethod
     def backward(ctx, upstream_N):
+        if ctx.gradient_first:
+            grad_ND, target_N = ctx.saved_tensors
+            upstream_N = upstream_N.masked_fill(target_N < 0, 0.0)
+            return (grad_ND * upstream_N[:, None]).to(grad_ND.dtype), None, None, None, None, None, None
         hidden_ND, weight_VD, bias_V, target_N = ctx.saved_tensors
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
         with torch.autocast(hidden_ND.device.type, enabled=False):
@@ -101,25 +148,24 @@ class _TokenLoss(torch.autograd.Function):
             # float32 sums: thousands of bfloat16 chunk products would lose the small ones
             grad_weight = torch.zeros_like(weight_VD, dtype=upstream_N.dtype) if need_weight else None
             grad_bias = torch.zeros_like(bias_V, dtype=upstream_N.dtype) if need_bias else None
+            chunk = _Chunk(min(ctx.chunk_size, index_M.shape[0]), weight_VD, bias_V)
             for start in range(0, index_M.shape[0], ctx.chunk_size):
                 index_C = index_M[start : start + ctx.chunk_size]
                 hidden_CD, target_C = hidden_ND[index_C], target_N[index_C].clamp_min(0)
-                slope_CV = _logits_CV(hidden_CD, weight_VD, bias_V).exp_()
-                slope_CV.div_(slope_CV.sum(-1, keepdim=True))
-                slope_CV.scatter_add_(-1, target_C[:, None], torch.full_like(slope_CV[:, :1], -1.0))
-                slope_CV.mul_(upstream_N[index_C, None])
+                exp_CV = chunk.logits(hidden_CD).exp_()
+                slope_CV = chunk.slope(exp_CV, exp_CV.sum(-1), target_C, upstream_N[index_C])
                 if need_bias:
                     grad_bias += slope_CV.sum(0)
-                slope_CV = slope_CV.to(hidden_ND.dtype)
+                slope_CV = chunk.narrow(slope_CV)
                 if need_hidden:
                     grad_hidden[index_C] = slope_CV @ weight_VD
                 if need_weight:
                     grad_weight += slope_CV.T @ hidden_CD
-                del slope_CV
         return (
             grad_hidden,
             grad_weight.to(weight_VD.dtype) if need_weight else None,
             grad_bias.to(bias_V.dtype) if need_bias else None,
+            None,
             None,
             None,
             None,

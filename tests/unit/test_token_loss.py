@@ -1,5 +1,7 @@
 """token_loss: the losses and gradients of the whole [tokens, vocabulary] matrix, without ever holding it."""
 
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -168,6 +170,32 @@ def test_backward_costs_only_the_kept_tokens(kept, bounded):
     assert backward_flops(kept, bound=bound) == 2 * kept
     assert backward_flops(kept, train_weight=True, bound=bound) == 3 * kept
     assert backward_flops(kept, train_weight=True, train_hidden=False, bound=bound) == 2 * kept
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_gradient_taken_first_is_the_same_and_leaves_nothing_to_do(seed):
+    hidden, weight, target, bias = draw(24, 8, 50, seed=seed, ignored=0.2, bias=seed % 2 == 1)
+    upstream = upstream_for(24, 15, seed)
+    found, expected = (hidden.clone().requires_grad_() for _ in range(2))
+    oracle.token_loss(expected, weight, target, bias).backward(upstream.double())
+    loss = token_loss(found, weight, target, bias, chunk_size=5 + seed, gradient_first=True)
+    with FlopCounterMode(display=False) as counter:
+        loss.backward(upstream)
+    assert counter.get_total_flops() == 0
+    torch.testing.assert_close(found.grad, expected.grad, **TOLERANCE)
+    assert torch.equal((found.grad == 0).all(-1), (upstream == 0) | (target < 0))
+
+
+def test_asking_for_the_gradient_first_changes_nothing_where_the_projection_is_trained():
+    assert_equals_oracle(draw(24, 8, 50, bias=True), upstream_for(24, 9), chunk_size=7, gradient_first=True)
+
+
+def test_a_chunk_on_a_cpu_is_no_larger_than_malloc_keeps(monkeypatch):
+    monkeypatch.setattr(sys.modules[token_loss.__module__], "CPU_LOGITS", 150)
+    case = draw(24, 8, 50)
+    with LargestTensor() as recorder:
+        token_loss(*case[:3]).sum()
+    assert recorder.elements == 150
 
 
 def test_an_ignored_token_costs_no_backward_work():

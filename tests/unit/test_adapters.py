@@ -1,0 +1,145 @@
+"""lean_adapters: PEFT's own values and gradients for the same dropout draws, in less memory."""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from sstoken import adapters
+from sstoken.adapters import kept_inputs, lean_adapters
+
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+@pytest.fixture
+def draws_of_peft(monkeypatch):
+    """The draws of torch.nn.functional.dropout from the same seed: bernoulli_ has one stream for every dtype."""
+    monkeypatch.setattr(
+        adapters, "kept_inputs", lambda like, share: torch.empty_like(like, dtype=torch.int8).bernoulli_(share)
+    )
+
+
+def network(*, dtype=torch.float32, dropout=0.1, bias=True, **options):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, attention_bias=bias, mlp_bias=bias,
+    )  # fmt: skip
+    lora = LoraConfig(r=8, lora_alpha=4, lora_dropout=dropout, target_modules=TARGETS, task_type="CAUSAL_LM", **options)
+    model = get_peft_model(LlamaForCausalLM(config).to(dtype), lora).train()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name or "bias" in name:  # zeros at first, which would hide half of the equation
+                parameter.normal_(std=0.2)
+    return model
+
+
+def loss_and_gradients(model, context, autocast=False):
+    ids = torch.randint(0, 64, (3, 21), generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(7)
+    model.zero_grad()
+    with context, torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext():
+        loss = model(input_ids=ids, labels=ids).loss
+    loss.backward()
+    return loss.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
+
+
+def assert_equal(found, expected, tolerance):
+    torch.testing.assert_close(found[0], expected[0], atol=tolerance, rtol=tolerance)
+    assert found[1].keys() == expected[1].keys() and found[1]
+    for name, gradient in expected[1].items():
+        assert (found[1][name] - gradient).abs().max() <= tolerance * gradient.abs().max(), name
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("bias", [False, True])
+def test_losses_and_gradients_are_those_of_peft(dropout, bias, draws_of_peft):
+    model = network(dropout=dropout, bias=bias)
+    assert_equal(loss_and_gradients(model, lean_adapters(model)), loss_and_gradients(model, nullcontext()), 1e-5)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_bfloat16_is_as_near_to_float32_as_peft_is(autocast, draws_of_peft):
+    """Rounding differs, for better or worse: the whole gradient may be a quarter further off than PEFT's, no more."""
+    exact = loss_and_gradients(network(), nullcontext())
+    model = network(dtype=torch.bfloat16)
+
+    def distance(context):
+        found = loss_and_gradients(model, context, autocast)
+        torch.testing.assert_close(found[0].float(), exact[0], atol=0.02, rtol=0.01)
+        differences = [(found[1][name] - gradient).norm() for name, gradient in exact[1].items()]
+        return float(torch.stack(differences).norm() / torch.stack([g.norm() for g in exact[1].values()]).norm())
+
+    lean, peft = distance(lean_adapters(model)), distance(nullcontext())
+    assert peft < 0.05
+    assert lean <= 1.25 * peft
+
+
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.1])
+def test_each_input_is_kept_by_a_draw_of_its_own(share):
+    torch.manual_seed(0)
+    like = torch.empty(999, 1001)
+    one, other = kept_inputs(like, share), kept_inputs(like, share)
+    assert one.dtype is torch.int8 and set(one.unique().tolist()) == {0, 1}
+    deviation = (share * (1 - share) / like.numel()) ** 0.5
+    for mask, expected in [
+        (one, share),
+        (one & other, share**2),  # one call and the next
+        (one[:, 1:] & one[:, :-1], share**2),  # the two halves of a number, and neighbours
+        (one[1:] & one[:-1], share**2),
+    ]:
+        assert abs(float(mask.double().mean()) - expected) < 5 * max(deviation, (expected / like.numel()) ** 0.5)
+    torch.manual_seed(0)
+    assert torch.equal(kept_inputs(like, share), one)
+
+
+def test_certainty_is_certain():
+    assert kept_inputs(torch.empty(640, 651), 1.0).all()
+
+
+def test_a_training_step_saves_far_less():
+    def saved(model, context):
+        sizes = {}
+
+        def pack(tensor):
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        ids = torch.zeros(4, 32, dtype=torch.long)
+        with context, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            model(input_ids=ids, labels=ids).loss.backward()
+        return sum(sizes.values())
+
+    model = network(dtype=torch.bfloat16)
+    assert saved(model, lean_adapters(model)) < 0.7 * saved(model, nullcontext())
+
+
+@pytest.mark.parametrize("options", [{"use_dora": True}, {"lora_bias": True}])
+def test_other_adapters_are_left_to_peft(options):
+    model = network(**options)
+    assert_equal(loss_and_gradients(model, lean_adapters(model)), loss_and_gradients(model, nullcontext()), 0.0)
+
+
+def test_disabled_adapters_and_evaluation_are_the_models_own():
+    model = network()
+    ids = torch.arange(20)[None]
+    with torch.no_grad(), model.disable_adapter():
+        expected = model(input_ids=ids).logits
+        with lean_adapters(model):
+            assert torch.equal(model(input_ids=ids).logits, expected)
+    model.eval()
+    expected = model(input_ids=ids).logits
+    with lean_adapters(model):
+        torch.testing.assert_close(model(input_ids=ids).logits, expected)
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_a_layer_whose_weight_is_trained_is_left_to_peft():
+    model = network()
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            module.weight.requires_grad_()
+    assert_equal(loss_and_gradients(model, lean_adapters(model)), loss_and_gradients(model, nullcontext()), 0.0)
