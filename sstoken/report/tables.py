@@ -107,7 +107,7 @@ def _exact(scores: np.ndarray, clusters: np.ndarray) -> bool:
 
 def _mcnemar(runs: ModelRuns, titles: list[str], pairs) -> pd.DataFrame:
     """model, method, against, benchmark, run (position among the seeds), only_method, only_against, p."""
-    first, second = np.transpose(pairs).reshape(2, -1)
+    first, second = np.array(pairs, dtype=int).reshape(-1, 2).T
     names = np.array(runs.methods, dtype=object)
     parts = []
     for title, scores, clusters in zip(titles, runs.scores, runs.clusters, strict=False):
