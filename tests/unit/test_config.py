@@ -181,6 +181,7 @@ FLOW = [
     "data",
     "hub",
     "packed",
+    "adapters",
     "launch",
     "batching",
     "dataset",

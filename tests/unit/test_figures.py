@@ -70,7 +70,9 @@ def test_every_figure_is_there_in_three_formats_with_words(case, drawn):
         "ablation-layer",
         "shaded-small-llama",
     }
-    expected |= {f"{kind}-{model}" for kind in ("forest", "noise", "selected", "trajectory") for model in case.facts.models}
+    expected |= {
+        f"{kind}-{model}" for kind in ("forest", "noise", "selected", "trajectory") for model in case.facts.models
+    }
     assert set(drawn) == expected
     for name, figure in drawn.items():
         assert isinstance(figure, Drawn), f"{name}: {figure}"
