@@ -44,7 +44,7 @@ def missing() -> str | None:
     """Why no SLURM can be started here, or None."""
     found = [shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") for name in PROGRAMS]
     if not all(found):
-        return "SLURM is not installed (.ci/install-slurm does it on Debian)"
+        return "SLURM is not installed (.ci/install-packages does it on Debian)"
     return "SLURM's daemons need root" if os.geteuid() else None
 
 
