@@ -1,6 +1,7 @@
 # make reproduce [CONFIG=config/X.yaml] [SET="key=value …"]   the experiment; installs what it needs first
 # make fetch [CONFIG=… SET="…"]                               what it needs from the hub, for machines without network
 # make plan [CONFIG=… SET="…"]                                what that would cost, before it runs
+# make report [CONFIG=… SET="…"]                              the page of a grid that is still running or has failed
 # make test                                                   the test suite
 # PYTHON=/path/to/python  uses that interpreter and installs nothing
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu  takes torch from there (a small CPU build)
@@ -30,6 +31,9 @@ reproduce: $(SETUP)
 # what needs network, on the machine that has it; everything else then runs without
 fetch: $(SETUP)
 	@$(RUN) -m snakemake --cores 1 --configfile $(CONFIG) $(if $(SET),--config $(SET)) --until fetch_model fetch_rows fetch_benchmarks
+
+report: $(SETUP)
+	@$(RUN) -m sstoken.report.partial $(CONFIG) $(SET)
 
 plan: $(SETUP)
 	@$(RUN) -m sstoken.plan $(CONFIG) $(SET)

@@ -95,6 +95,11 @@ def load_config(path: str | Path, **settings) -> dict:
     return check_config({**read_yaml(path), **settings}, [path])
 
 
+def settings_of(items: list[str]) -> dict:
+    """``key=value`` words of a command line, values as YAML."""
+    return {key: yaml.safe_load(value) for key, _, value in (item.partition("=") for item in items)}
+
+
 def read_yaml(path: str | Path) -> dict:
     try:
         return yaml.safe_load(Path(path).read_text()) or {}

@@ -16,9 +16,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
-from sstoken.config import ROOT, ConfigError, load_config, read_table
+from sstoken.config import ROOT, ConfigError, load_config, read_table, settings_of
 from sstoken.grid import REFERENCE, Grid
 from sstoken.methods import Method, MethodError, build_method
 from sstoken.shapes import Sizes, sizes_of
@@ -297,7 +295,7 @@ def _row(stage: str, model: str, method: str, work: Work, hours: float | None, m
 def main(arguments: list[str]) -> None:
     path, *settings = arguments
     try:
-        config = load_config(path, **{k: yaml.safe_load(v) for k, _, v in (item.partition("=") for item in settings)})
+        config = load_config(path, **settings_of(settings))
         plan = Plan(config)
         options = ["--configfile", str(Path(path).absolute()), *(["--config", *settings] if settings else [])]
         print(f"# {config['experiment']}\n\n{render(plan, jobs_of(options))}")

@@ -13,6 +13,7 @@ from sstoken.devices import host_memory, visible_gpus
 from sstoken.grid import Grid
 from sstoken.methods import MethodError
 from sstoken.progress import Progress
+from sstoken.report.asked import facts_of, table_options
 
 # scripts run in processes of their own: they find the package without its being installed
 sstoken.show_to_subprocesses()

@@ -5,15 +5,7 @@ REPORT_TABLES = expand(
 )
 REPORT_SELECTION = [f"{ROOT}/selection.csv"] if GRID.noisy_runs() else []
 
-FACTS = {
-    "experiment": CONFIG["experiment"],
-    "models": list(GRID.models),
-    "methods": list(GRID.methods),
-    "seeds": GRID.seeds,
-    "untrained": [name for name, method in GRID.methods.items() if not method.trains],
-    "bounds": [n for n, m in GRID.methods.items() if m.trains and ("truth" in m.needs or m.data != "train")],
-    "ablations": [asdict(ablation) for ablation in GRID.ablations],
-}
+FACTS = facts_of(GRID)
 
 
 rule figures:

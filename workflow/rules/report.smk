@@ -48,11 +48,7 @@ rule tables:
         mem_mb=3000,
         runtime=30,
     params:
-        models=list(GRID.models),
-        seeds={method: GRID.reported_seeds(method) for method in GRID.methods},
-        benchmarks=CONFIG["benchmarks"],
-        passes=GRID.passes(),
-        ablations=[asdict(ablation) for ablation in GRID.ablations],
+        **table_options(GRID),
     message:
         "tables with intervals and tests"
     script:

@@ -1,0 +1,66 @@
+"""The report of a grid that is not finished, or has failed: ``python -m sstoken.report.partial CONFIG [key=value …]``.
+
+What is done is tabled, drawn and shown in ``results/{experiment}/so-far``; what is missing is named, and nothing is
+averaged over it.  The workflow's own files are left alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from sstoken.config import ConfigError, load_config, settings_of
+from sstoken.grid import Grid
+from sstoken.methods import MethodError
+from sstoken.report import collect, write_tables
+from sstoken.report.asked import facts_of, table_options
+from sstoken.report.figures import draw_figures
+from sstoken.report.page import render_page
+from sstoken.report.results import Facts, Results
+from sstoken.report.selection import write_selection
+
+SHARED = ("runs", "scores", "models", "tokens", "references", "data")
+
+
+def render_partial(grid: Grid) -> Path:
+    """Render what there is; returns the page.
+
+    Raises:
+        ConfigError: no run has been evaluated yet.
+    """
+    evaluations = [path for path in grid.evaluations() if path.exists()]
+    if not evaluations:
+        raise ConfigError(f"{grid.root}: no run has been evaluated yet; `make reproduce` starts the grid")
+    out = grid.root / "so-far"
+    out.mkdir(exist_ok=True)
+    for name in SHARED:
+        if (grid.root / name).exists() and not (out / name).is_symlink():
+            (out / name).symlink_to(Path("..") / name)
+    samples, costs = out / "samples.parquet", out / "costs.csv"
+    records = [path for path in grid.cost_records() if path.exists()]
+    collect(evaluations, records, scores=out / "scores.csv", samples=samples, costs=costs)
+    trained = [run for run in grid.noisy_runs() if grid.run_record(run).exists()]
+    selection = out / "selection.csv" if trained else None
+    if selection:
+        write_selection([grid.selection_source(run) for run in trained], selection)
+    tables = out / "report" / "tables"
+    tables.mkdir(parents=True, exist_ok=True)
+    write_tables(
+        samples, costs, Path(grid.config["benchmarks_file"]), tables, selection=selection, **table_options(grid)
+    )
+    results = Results(out, Facts(**facts_of(grid)))
+    draw_figures(results, out / "report" / "figures")
+    render_page(results, out / "report" / "index.html", config=grid.config)
+    return out / "report" / "index.html"
+
+
+def main(arguments: list[str]) -> None:
+    path, *settings = arguments
+    try:
+        print(render_partial(Grid(load_config(path, **settings_of(settings)))))
+    except (ConfigError, MethodError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
