@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sstoken.config import ROOT, ConfigError, load_config, read_table, settings_of
@@ -91,8 +91,10 @@ class Plan:
     # -- work of single jobs --------------------------------------------------------------------------------------
 
     def losses(self, model: str, dataset: str) -> Work:
-        rows = self.rows(model, dataset)
-        return Work(1, 1, 0, rows.tokens, 0, self.sizes[model].shape.forward(rows.tokens, rows.pairs, rows.response))
+        rows, shape = self.rows(model, dataset), self.sizes[model].shape
+        if self.grid.training.adapter is not None:  # merged into the weights, or not there yet
+            shape = replace(shape, layer_parameters=shape.layer_parameters - shape.trained_parameters)
+        return Work(1, 1, 0, rows.tokens, 0, shape.forward(rows.tokens, rows.pairs, rows.response))
 
     def training(self, name: str, model: str) -> Work:
         """One run with all its parts."""

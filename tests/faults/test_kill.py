@@ -85,7 +85,7 @@ def test_a_job_killed_between_checkpoints_resumes_and_does_not_start_over(alone,
         pytest.skip("the run was over before the kill arrived")
     assert kept
     workflow.run(config, "--nolock")
-    log = (workflow.results("kill") / "logs" / "train" / "tiny-llama" / "full.log").read_text()
+    log = (workflow.results("kill") / "logs" / "train" / "tiny-llama" / "train_1.log").read_text()
     assert f"resuming from {kept[-1]}" in log
     adapter = "runs/tiny-llama/full/seed0/adapter_model.safetensors"
     one, other = (load_file(flow.results("kill") / adapter) for flow in (alone, workflow))
@@ -120,5 +120,5 @@ def test_a_reference_file_of_other_data_stops_the_run(alone, workflow):
     from sstoken.references import ReferenceLosses
 
     replace(ReferenceLosses.load(base), tokens_sha256="0" * 64).save(base)
-    text = workflow.run(config, "--rerun-triggers", "mtime", "--until", "train", ok=False)
+    text = workflow.run(config, "--rerun-triggers", "mtime", "--until", "train_1", ok=False)
     assert "these losses belong to other tokens" in text

@@ -16,7 +16,7 @@ PUBLISHED = {"Llama-3.2-3B": 3.21e9, "Llama-3.1-8B": 8.03e9, "Qwen2.5-7B": 7.62e
 @pytest.fixture
 def paper(root, monkeypatch):
     monkeypatch.chdir(root)
-    return lambda **changes: Plan(load_config("config/paper.yaml", **changes))
+    return lambda **changes: Plan(load_config("config/paper.yaml", **({"ablations": []} if changes else {}) | changes))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
