@@ -21,7 +21,7 @@ endif
 # held by the running snakemake and released by its death, so that a killed run never has to be unlocked by hand
 LOCK := $(if $(shell command -v flock),flock --nonblock --conflict-exit-code 75 results/.lock)
 
-.PHONY: reproduce fetch plan test lint proofs bench
+.PHONY: reproduce report fetch plan test lint proofs bench
 .DELETE_ON_ERROR:
 
 reproduce: $(SETUP)

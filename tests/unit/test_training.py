@@ -233,6 +233,27 @@ def test_ema_history_follows_the_weights_and_starts_at_the_base(tmp_path):
     assert trainer.state.log_history[2]["rel_kept"] != pytest.approx(0, abs=1e-4)
 
 
+def test_a_checkpoint_history_is_the_runs_own_weights_of_the_last_multiple(tmp_path):
+    from dataclasses import replace
+
+    data = ragged_tokens(20)
+    method = replace(load_method("self-modulated"), history="checkpoint", history_steps=3)
+    model = tiny_adapter(tiny_model(), random=False)
+    trainer = trainer_for(method, data, tmp_path, model=model, signals={}, args={"max_steps": 7})
+    weights, histories = [adapter_of(trainer)], []
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, *_, **__):
+            weights.append(adapter_of(trainer))
+            histories.append({name: value.clone() for name, value in trainer.history.items()})
+
+    trainer.add_callback(Watch())
+    trainer.train()
+    assert len(histories) == 7
+    for step, history in enumerate(histories, 1):
+        assert largest_difference(history, weights[step // 3 * 3]) < 1e-6, step
+
+
 class Stop(TrainerCallback):
     """Ends training the hard way after a step, as a kill would between two checkpoints."""
 
@@ -244,11 +265,14 @@ class Stop(TrainerCallback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("history", ["base", "ema"])
+@pytest.mark.parametrize("history", ["base", "ema", "checkpoint"])
 def test_a_killed_run_resumes_to_the_same_adapter_record_and_log(history, tmp_path):
     from dataclasses import replace
 
-    data, method = ragged_tokens(24), replace(load_method("sstoken"), history=history, history_decay=0.9)
+    data, method = (
+        ragged_tokens(24),
+        replace(load_method("sstoken"), history=history, history_decay=0.9, history_steps=3),
+    )
     args = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2}
 
     def make(folder):
