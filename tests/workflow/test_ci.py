@@ -142,3 +142,10 @@ def test_configurations_do_not_leak_into_each_other(workflow, root):
     document["data"]["train"]["sources"] = [str(workflow.folder / "rows.jsonl")]
     path.write_text(yaml.safe_dump(document))
     assert "rule world" not in workflow.run(path, "--dry-run")
+
+
+def test_numbers_in_lists_and_mappings_of_the_command_line_are_numbers(workflow):
+    options = ("--dry-run", "--config", "experiment=typed", "seeds=[3]", "world={seed: 7}", "runs_in_one_job=1")
+    text = workflow.run("config/ci.yaml", *options)
+    assert "results/typed/scores/tiny-llama/full/seed3/evaluation.json" in text
+    assert "seed0" not in text.replace("reference/seed0", "").replace("reference.seed0", "")

@@ -8,7 +8,7 @@ sys.path.insert(0, str(workflow.basedir))
 
 import sstoken
 from sstoken.batches import evaluation_batches, training_batches
-from sstoken.config import ConfigError, check_config
+from sstoken.config import ConfigError, check_config, settings_of
 from sstoken.devices import host_memory, visible_gpus
 from sstoken.grid import Grid
 from sstoken.methods import MethodError
@@ -24,6 +24,9 @@ sstoken.switch_hub_off()
 def any_of(known):
     return "|".join(map(re.escape, known)) or "(?!)"
 
+
+# Snakemake leaves the numbers inside a list or mapping of the command line as text
+config.update(settings_of(workflow.config_settings.config_args or []))
 
 try:
     CONFIG = check_config(config, workflow.configfiles)
