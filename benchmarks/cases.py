@@ -100,7 +100,7 @@ def build(
         disable_tqdm=True,
         dataloader_pin_memory=False,
         num_train_epochs=1,
-        use_cpu=cpu,
+        use_cpu=cpu or not torch.cuda.is_available(),
         bf16=mixed,
     )
     if case == TRL:
