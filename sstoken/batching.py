@@ -67,8 +67,11 @@ class PackedCollator:
         return batch
 
 
-def segments_of(batch: dict, mass_layer: int | None = None) -> Segments:
-    return Segments(batch["lengths"], mass_layer, batch["prompt_N"] if mass_layer is not None else None)
+def segments_of(batch: dict, mass_layer: int | None = None, index_K: torch.Tensor | None = None) -> Segments:
+    """Of the states before response tokens, or before those of ``index_K`` among them."""
+    state_R = batch["response_R"] - 1
+    prompt_N = batch["prompt_N"] if mass_layer is not None else None
+    return Segments(batch["lengths"], state_R if index_K is None else state_R[index_K], mass_layer, prompt_N)
 
 
 def to_grid(value_R: torch.Tensor, batch: dict) -> torch.Tensor:

@@ -3,9 +3,10 @@
 Each sample attends only to itself through transformers' ``AttentionInterface``, which hands over every layer's final
 query and key (after rotary embedding and norms): the chosen layer's attention mass is taken on the way, for any
 architecture, without a second pass and without unwrapping adapters or shards.  The output projection is replaced for the
-duration of a pass by a function of the last hidden state, so that logits never exist for all tokens.
+duration of a pass by a function of the last hidden state, so that logits never exist for all tokens.  What comes after
+the last layer's attention is computed only where a state is wanted: of a prompt, nowhere.
 
-Shapes: N tokens of all samples end to end, R response tokens of all samples, D hidden size, V vocabulary.
+Shapes: N tokens of all samples end to end, R positions whose last state is wanted, D hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -13,33 +14,45 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
+from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
+from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
 from sstoken.selection import attention_mass
 
 ATTENTION = "sstoken_packed"
 
+PRE_NORM = (LlamaDecoderLayer, MistralDecoderLayer, Qwen2DecoderLayer, Qwen3DecoderLayer)
+"""Layers known to be ``x + attention(norm(x))``, then ``x + mlp(norm(x))``; of others all positions run to the end."""
+
 Projection = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
-"""(hidden_ND, weight_VD, bias_V or None) -> any tensor; called inside the model's forward."""
+"""(hidden_RD, weight_VD, bias_V or None) -> any tensor; called inside the model's forward."""
 
 
 @dataclass
 class Segments:
-    """Where each sample lies in the row, and which layer's attention mass to take.
+    """Where each sample lies in the row, whose states are wanted, and which layer's attention mass to take.
 
     lengths: tokens a sample, host integers, so that no shape depends on the device.
+    position_R: int64, the positions whose last state is projected; each at most once.
     mass_layer: index of the layer, or None.
     prompt_mask_N: bool, needed with mass_layer.
     mass_N: float32, filled by the pass.
+    taken: whether the last layer has already left the other positions behind; filled by the pass.
     """
 
     lengths: tuple[int, ...]
+    position_R: torch.Tensor
     mass_layer: int | None = None
     prompt_mask_N: torch.Tensor | None = None
     mass_N: torch.Tensor | None = field(default=None, init=False)
+    taken: bool = field(default=False, init=False)
 
 
 def _packed_attention(module, query, key, value, attention_mask, dropout=0.0, scaling=None, segments=None, **options):
@@ -75,6 +88,16 @@ def _packed_attention(module, query, key, value, attention_mask, dropout=0.0, sc
 AttentionInterface.register(ATTENTION, _packed_attention)
 
 
+def _last_layer(layer, hidden_states, *args, segments=None, **options):
+    """The layer's own equation, its second half for the wanted positions alone."""
+    if segments is None or args:
+        return type(layer).forward(layer, hidden_states, *args, segments=segments, **options)
+    attended, _ = layer.self_attn(hidden_states=layer.input_layernorm(hidden_states), segments=segments, **options)
+    wanted_1RD = (hidden_states + attended).index_select(1, segments.position_R)
+    segments.taken = True
+    return wanted_1RD + layer.mlp(layer.post_attention_layernorm(wanted_1RD))
+
+
 def causal_lm(model: torch.nn.Module) -> PreTrainedModel:
     """The transformers model under adapters and wrappers, whose output projection and config count."""
     while not isinstance(model, PreTrainedModel):
@@ -100,16 +123,30 @@ def check_supported(model: torch.nn.Module) -> None:
             )
 
 
+def shortened_layer(model: torch.nn.Module) -> torch.nn.Module | None:
+    """The last layer, where it is one that ``packed_attention`` shortens."""
+    layers = getattr(causal_lm(model).get_decoder(), "layers", None)
+    known = layers is not None and any(type(layers[-1]).forward is kind.forward for kind in PRE_NORM)
+    return layers[-1] if known else None
+
+
 @contextmanager
 def packed_attention(model: torch.nn.Module) -> Iterator[None]:
-    """Attend within segments while the context lasts; afterwards the model attends as before."""
-    lm = causal_lm(model)
+    """Attend within segments while the context lasts; afterwards the model attends as before.
+
+    To be left only after the backward pass: activation checkpointing runs layers again in it.
+    """
+    lm, last = causal_lm(model), shortened_layer(model)
     before = lm.config._attn_implementation
     lm.set_attn_implementation(ATTENTION)
+    if last is not None:
+        last.forward = partial(_last_layer, last)
     try:
         yield
     finally:
         lm.set_attn_implementation(before)
+        if last is not None:
+            del last.forward
 
 
 def layer_index(model: torch.nn.Module, layer: str | int) -> int:
@@ -130,13 +167,18 @@ def forward(
     segments: Segments,
     project: Projection,
 ) -> torch.Tensor:
-    """Run the model on one row of samples; return what ``project`` makes of the last hidden state.
+    """Run the model on one row of samples; return what ``project`` makes of the last hidden states at ``position_R``.
 
     ``project`` is called in place of the output projection, inside the model's own forward: under a sharded wrapper
     the weights are whole just there.
     """
     head = causal_lm(model).get_output_embeddings()
-    head.forward = lambda hidden_1ND: project(hidden_1ND[0], head.weight, head.bias)
+
+    def project_wanted(hidden_1ND):
+        hidden_1RD = hidden_1ND if segments.taken else hidden_1ND.index_select(1, segments.position_R)
+        return project(hidden_1RD[0], head.weight, head.bias)
+
+    head.forward = project_wanted
     try:
         return model(
             input_ids=input_ids_N[None], position_ids=position_ids_N[None], segments=segments, use_cache=False

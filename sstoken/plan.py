@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from sstoken.config import ROOT, ConfigError, load_config, read_table, settings_of
@@ -91,9 +91,7 @@ class Plan:
     # -- work of single jobs --------------------------------------------------------------------------------------
 
     def losses(self, model: str, dataset: str) -> Work:
-        rows, shape = self.rows(model, dataset), self.sizes[model].shape
-        if self.grid.training.adapter is not None:  # merged into the weights, or not there yet
-            shape = replace(shape, layer_parameters=shape.layer_parameters - shape.trained_parameters)
+        rows, shape = self.rows(model, dataset), self.sizes[model].bare
         return Work(1, 1, 0, rows.tokens, 0, shape.forward(rows.tokens, rows.pairs, rows.response))
 
     def training(self, name: str, model: str) -> Work:
@@ -107,11 +105,12 @@ class Plan:
         all_losses = 1.0 if "loss" in method.needs else 1 / every if every else 0.0
         projected = kept + (rows.response - kept) * all_losses
         once = shape.forward(rows.tokens, rows.pairs, round(projected))
-        recomputed = shape.forward(rows.tokens, rows.pairs, 0) if self.grid.training.gradient_checkpointing else 0
+        layers = once - 2 * shape.hidden * shape.vocabulary * round(projected)
+        recomputed = layers if self.grid.training.gradient_checkpointing else 0
         history = method.own_history
         measured = (method.parts - 1) / method.parts if method.reference == "previous" else float(history) * epochs
         passes = 1 + bool(recomputed)
-        flops = epochs * (once + recomputed + shape.backward(rows.tokens, rows.pairs, round(kept)))
+        flops = epochs * (once + recomputed + shape.backward(rows.tokens, rows.pairs, round(projected), round(kept)))
         flops += measured * shape.forward(rows.tokens, rows.pairs, rows.response)
         return Work(
             method.parts, epochs * passes + measured, epochs,
@@ -128,7 +127,7 @@ class Plan:
             if self.grid.evaluation["limit"]:
                 questions = min(questions, self.grid.evaluation["limit"])
             tokens += questions * int(size["tokens"])
-        return Work(1, 1, 0, tokens, 0, self.sizes[model].shape.forward(tokens, 0, tokens))
+        return Work(1, 1, 0, tokens, 0, self.sizes[model].bare.forward(tokens, 0, tokens))
 
     # -- the grid -------------------------------------------------------------------------------------------------
 

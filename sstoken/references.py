@@ -119,14 +119,13 @@ def compute_losses(
     with packed_attention(model):
         for indices in length_batches(data.lengths.numpy(), batch_tokens):
             batch = collate([data.sample(int(i)) for i in indices])
-            target_R, state_R = batch["input_ids"][batch["response_R"]].to(device), (batch["response_R"] - 1).to(device)
+            batch |= {name: value.to(device) for name, value in batch.items() if isinstance(value, torch.Tensor)}
+            target_R = batch["input_ids"][batch["response_R"]]
 
-            def project(hidden_ND, weight_VD, bias_V, target_R=target_R, state_R=state_R):
-                return token_loss(hidden_ND[state_R], weight_VD, target_R, bias_V, chunk_size=chunk_size)
+            def project(hidden_RD, weight_VD, bias_V, target_R=target_R):
+                return token_loss(hidden_RD, weight_VD, target_R, bias_V, chunk_size=chunk_size)
 
-            found = forward(
-                model, batch["input_ids"].to(device), batch["position_ids"].to(device), segments_of(batch), project
-            ).cpu()
+            found = forward(model, batch["input_ids"], batch["position_ids"], segments_of(batch), project).cpu()
             for index, part in zip(indices, found.split(batch["response_counts"]), strict=True):
                 if not math.isfinite(float(part.sum())):
                     raise FloatingPointError(

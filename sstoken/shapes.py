@@ -17,10 +17,12 @@ FAMILIES = {"Llama": LlamaConfig, "Qwen2": Qwen2Config}
 
 @dataclass(frozen=True)
 class Sizes:
-    """shape: of the model with its adapter. parameters: of the base, embeddings included. layer_width: numbers that a layer
-    keeps of a token for its backward pass (inputs of its projections, the adapter's float32 copies of them counted double)."""
+    """shape: of the model with its adapter. bare: without it, or with it merged. parameters: of the base, embeddings
+    included. layer_width: numbers that a layer keeps of a token for its backward pass (inputs of its projections, the
+    adapter's float32 copies of them counted double)."""
 
     shape: Shape
+    bare: Shape
     parameters: int
     layer_width: int
 
@@ -32,17 +34,23 @@ def sizes_of(entry: ModelEntry, folder: Path, adapter: AdapterSettings | None) -
         ConfigError: neither is there.
     """
     model = _model(entry, folder)
-    shape = Shape.of(model)
+    shape = bare = Shape.of(model)
     layers = [m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and "lm_head" not in n]
     inputs = sum(m.in_features for m in layers) // shape.layers
     outputs = sum(m.out_features for m in layers) // shape.layers
     width = inputs + outputs
     if adapter is not None:
-        adapted = [m for n, m in model.named_modules() if n.rsplit(".", 1)[-1] in adapter.targets]
-        trained = adapter.rank * sum(m.in_features + m.out_features for m in adapted)
-        width += 2 * sum(m.in_features for m in adapted) // shape.layers
-        shape = replace(shape, trained_parameters=trained, layer_parameters=shape.layer_parameters + trained)
-    return Sizes(shape, sum(p.numel() for p in model.parameters()), width)
+        adapted = {n: m for n, m in model.named_modules() if n.rsplit(".", 1)[-1] in adapter.targets}
+        sizes = {n: adapter.rank * (m.in_features + m.out_features) for n, m in adapted.items()}
+        trained, last = sum(sizes.values()), f".{shape.layers - 1}.mlp."
+        width += 2 * sum(m.in_features for m in adapted.values()) // shape.layers
+        shape = replace(
+            shape,
+            trained_parameters=trained,
+            layer_parameters=shape.layer_parameters + trained,
+            last_mlp=shape.last_mlp and shape.last_mlp + sum(size for n, size in sizes.items() if last in n),
+        )
+    return Sizes(shape, bare, sum(p.numel() for p in model.parameters()), width)
 
 
 def _model(entry: ModelEntry, folder: Path) -> PreTrainedModel:

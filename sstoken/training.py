@@ -104,6 +104,10 @@ class SelectionTrainer(Trainer):
         if not is_sharded(model):  # shards are where they belong
             super()._move_model_to_device(model, device)
 
+    def floating_point_ops(self, inputs) -> int:
+        """Not counted here: Trainer's estimate walks over all modules at every step, and knows no dropped token."""
+        return 0
+
     def train(self, resume_from_checkpoint: str | bool | None = None, **options):
         """As Trainer's, attending within samples; from a checkpoint the selection's own state comes back too."""
         if isinstance(resume_from_checkpoint, (str, Path)):
@@ -131,25 +135,25 @@ class SelectionTrainer(Trainer):
         """The loss of one micro-batch. No host synchronisation: every shape was counted when collating."""
         batch, kept = inputs, sum(inputs["kept_counts"])
         target_R = batch["input_ids"][batch["response_R"]]
-        segments = segments_of(batch, self.mass_layer)
         history = {"history_loss": self._history_loss(batch, target_R)} if self.history else {}
         every = self.dropped_loss_every
         project_all = "loss" in self.method.needs or (every > 0 and self.state.global_step % every == 0)
+        known_K = None if project_all or "keep" not in batch else _first(batch["keep"], kept)
+        segments = segments_of(batch, self.mass_layer, known_K)
+        options = {"chunk_size": self.chunk_size, "backward_tokens": kept}
         measured: dict[str, torch.Tensor] = {}
 
-        def project(hidden_ND, weight_VD, bias_V):
-            state_R = batch["response_R"] - 1
+        def project(hidden_RD, weight_VD, bias_V):
             if project_all:
                 most = 2 * kept > sum(batch["response_counts"])
-                options = {"chunk_size": self.chunk_size, "backward_tokens": kept, "gradient_first": most}
-                loss_R = token_loss(hidden_ND[state_R], weight_VD, target_R, bias_V, **options)
+                loss_R = token_loss(hidden_RD, weight_VD, target_R, bias_V, gradient_first=most, **options)
                 keep_R = self._select(batch, segments, measured, loss=loss_R.detach(), **history)
                 measured["loss"] = loss_R.detach()
                 return (loss_R * self._weights(batch, keep_R)).sum()
             keep_R = self._select(batch, segments, measured, **history)
-            index_K = torch.argsort(~keep_R, stable=True)[:kept]
-            options = {"chunk_size": self.chunk_size, "backward_tokens": kept, "gradient_first": True}
-            loss_K = token_loss(hidden_ND[state_R[index_K]], weight_VD, target_R[index_K], bias_V, **options)
+            index_K = _first(keep_R, kept)
+            hidden_KD = hidden_RD if known_K is not None else hidden_RD[index_K]
+            loss_K = token_loss(hidden_KD, weight_VD, target_R[index_K], bias_V, gradient_first=True, **options)
             measured["loss"] = torch.zeros_like(keep_R, dtype=loss_K.dtype).index_put((index_K,), loss_K.detach())
             return (loss_K * self._weights(batch, keep_R)[index_K]).sum()
 
@@ -192,10 +196,9 @@ class SelectionTrainer(Trainer):
     def _history_loss(self, batch: dict, target_R: torch.Tensor) -> torch.Tensor:
         """L of the run's own history: the trained parameters are swapped for one pass in evaluation mode."""
         model = self.accelerator.unwrap_model(self.model_wrapped)
-        state_R = batch["response_R"] - 1
 
-        def project(hidden_ND, weight_VD, bias_V):
-            return token_loss(hidden_ND[state_R], weight_VD, target_R, bias_V, chunk_size=self.chunk_size)
+        def project(hidden_RD, weight_VD, bias_V):
+            return token_loss(hidden_RD, weight_VD, target_R, bias_V, chunk_size=self.chunk_size)
 
         with _swapped(model, self.history):
             model.eval()
@@ -313,6 +316,11 @@ class _SelectionCallback(TrainerCallback):
 
     def on_save(self, args, state, control, **_):
         self.trainer._save_state(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+def _first(keep_R: torch.Tensor, kept: int) -> torch.Tensor:
+    """Positions of the kept tokens in order, found without asking the device how many there are."""
+    return torch.argsort(~keep_R, stable=True)[:kept]
 
 
 @contextmanager

@@ -268,6 +268,7 @@ def training_arguments(
         warmup_steps=settings.warmup_share,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
+        bf16=settings.dtype == "bfloat16",  # adapters are float32; their products need not be
         gradient_checkpointing=settings.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
         optim="adamw_torch",
@@ -318,10 +319,10 @@ def _count(cost: Cost, trainer: SelectionTrainer, shape: Shape) -> None:
     cost.tokens, cost.kept_tokens = tokens, counted["kept_tokens"]
     cost.forward_tokens += tokens + counted["history_tokens"]
     cost.backward_tokens = tokens
-    history = shape.forward(counted["history_tokens"], pairs if counted["history_tokens"] else 0, 0)
-    history += 2 * shape.hidden * shape.vocabulary * (counted["response_tokens"] if counted["history_tokens"] else 0)
-    cost.flops += shape.forward(tokens, pairs, counted["projected_tokens"]) + history
-    cost.flops += shape.backward(tokens, pairs, counted["kept_tokens"])
+    if counted["history_tokens"]:
+        cost.flops += shape.forward(counted["history_tokens"], pairs, counted["response_tokens"])
+    cost.flops += shape.forward(tokens, pairs, counted["projected_tokens"])
+    cost.flops += shape.backward(tokens, pairs, counted["projected_tokens"], counted["kept_tokens"])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sstoken import adapters
-from sstoken.adapters import kept_inputs, lean_adapters
+from sstoken.adapters import DRAWS, kept_inputs, kept_share, lean_adapters
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -20,6 +20,7 @@ def draws_of_peft(monkeypatch):
     monkeypatch.setattr(
         adapters, "kept_inputs", lambda like, share: torch.empty_like(like, dtype=torch.int8).bernoulli_(share)
     )
+    monkeypatch.setattr(adapters, "kept_share", lambda dropout: 1 - dropout)
 
 
 def network(*, dtype=torch.float32, dropout=0.1, bias=True, **options):
@@ -78,8 +79,10 @@ def test_bfloat16_is_as_near_to_float32_as_peft_is(autocast, draws_of_peft):
     assert lean <= 1.25 * peft
 
 
-@pytest.mark.parametrize("share", [0.9, 0.5, 0.1])
-def test_each_input_is_kept_by_a_draw_of_its_own(share):
+@pytest.mark.parametrize("dropout", [0.1, 0.5, 0.9])
+def test_each_input_is_kept_by_a_draw_of_its_own(dropout):
+    share = kept_share(dropout)
+    assert share == pytest.approx(1 - dropout, abs=0.5 / DRAWS)
     torch.manual_seed(0)
     like = torch.empty(999, 1001)
     one, other = kept_inputs(like, share), kept_inputs(like, share)
@@ -88,7 +91,7 @@ def test_each_input_is_kept_by_a_draw_of_its_own(share):
     for mask, expected in [
         (one, share),
         (one & other, share**2),  # one call and the next
-        (one[:, 1:] & one[:, :-1], share**2),  # the two halves of a number, and neighbours
+        (one[:, 1:] & one[:, :-1], share**2),  # the quarters of a number, and neighbours
         (one[1:] & one[:-1], share**2),
     ]:
         assert abs(float(mask.double().mean()) - expected) < 5 * max(deviation, (expected / like.numel()) ** 0.5)
@@ -96,8 +99,9 @@ def test_each_input_is_kept_by_a_draw_of_its_own(share):
     assert torch.equal(kept_inputs(like, share), one)
 
 
-def test_certainty_is_certain():
-    assert kept_inputs(torch.empty(640, 651), 1.0).all()
+def test_certainty_is_certain_and_near_certainty_is_not():
+    assert kept_inputs(torch.empty(640, 651), kept_share(0.0)).all()
+    assert 0 < kept_inputs(torch.empty(2000, 2000), kept_share(0.9999999)).sum() < 200
 
 
 def test_a_training_step_saves_far_less():

@@ -63,7 +63,7 @@ def test_sharing_saves_every_pass_but_one(paper):
 def test_selection_costs_what_it_must(paper):
     plan = paper(models=["Llama-3.1-8B"])
     full, sstoken = plan.training("full", "Llama-3.1-8B"), plan.training("sstoken", "Llama-3.1-8B")
-    assert 0.9 < sstoken.flops / full.flops < 1
+    assert 0.9 < sstoken.flops / full.flops <= 1
     chain = plan.training("tokencleaning-self-evolving", "Llama-3.1-8B")
     assert chain.jobs == 5 and chain.forward_passes == pytest.approx(full.forward_passes + 4 / 5)
 

@@ -144,10 +144,8 @@ def test_prompt_padding_and_dropped_tokens_get_exactly_zero_gradient(tmp_path):
         handle.remove()
         return hidden["state"].grad[0].abs().sum(-1)
 
-    gradient_N = gradient_at_states(batch)
-    kept_states = set((batch["response_R"][batch["keep"]] - 1).tolist())
-    moved = set(gradient_N.nonzero()[:, 0].tolist())
-    assert moved == kept_states
+    gradient_R = gradient_at_states(batch)  # the states before response tokens are the only ones that come so far
+    assert torch.equal(gradient_R > 0, batch["keep"])
 
 
 def test_self_modulated_keeps_what_fell_most_since_its_history(tmp_path):

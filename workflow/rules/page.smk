@@ -27,7 +27,7 @@ rule figures:
         f"{ROOT}/logs/figures.benchmark.tsv"
     conda:
         "../envs/sstoken.yaml"
-    threads: 1
+    threads: 4
     resources:
         mem_mb=3000,
         runtime=30,

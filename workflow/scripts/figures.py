@@ -6,4 +6,4 @@ from sstoken.report.results import Facts, Results
 
 with logged(snakemake.log[0]):
     folder = Path(snakemake.output[0])  # {root}/report/figures
-    draw_figures(Results(folder.parents[1], Facts(**snakemake.params.facts)), folder)
+    draw_figures(Results(folder.parents[1], Facts(**snakemake.params.facts)), folder, processes=snakemake.threads)

@@ -67,7 +67,7 @@ class Drawn:
     title: str
     caption: str
     alt: str
-    figure: Figure
+    figure: Figure | None
 
 
 @dataclass(frozen=True)
