@@ -18,6 +18,8 @@ for batch in training_batches(GRID):
             model=any_of(batch.models),
         conda:
             "../envs/sstoken.yaml"
+        # before evaluations, which nothing waits for and which fill the cores to the end
+        priority: 1
         threads: 1
         resources:
             mem_mb=memory_of_run,
