@@ -38,6 +38,20 @@ SchedulerParameters=sched_interval=1,defer
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=64000 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
+# after each look that finds no job ended, the executor waits ten seconds more until the next (1, 11, 21 …), which for jobs
+# of seconds is most of the time: here a look at a workflow's jobs is answered as soon as one has ended
+PATIENT_SQUEUE = """\
+#!/bin/sh
+case "$*" in *--name*) ;; *) exec {squeue} "$@" ;; esac
+for try in $(seq 150); do
+    jobs=$({squeue} "$@") || exit
+    ended=$(echo "$jobs" | grep -v -e PENDING -e RUNNING -e COMPLETING)
+    [ "$ended" = "$(cat {told} 2>/dev/null)" ] && [ "$ended" != "$jobs" ] || break
+    sleep 0.2
+done
+echo "$ended" >{told}
+echo "$jobs"
+"""
 
 
 def missing() -> str | None:
@@ -64,9 +78,11 @@ class Slurm:
         path = f"{folder / 'bin'}:{os.environ['PATH']}:/usr/sbin:/sbin"
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": path}
         # the executor clears SLURM's variables before its srun, which a configuration in /etc would not need
-        srun = folder / "bin" / "srun"
-        srun.write_text(f'#!/bin/sh\nSLURM_CONF={folder / "slurm.conf"} exec {shutil.which("srun")} "$@"\n')
-        srun.chmod(0o755)
+        srun = f'#!/bin/sh\nSLURM_CONF={folder / "slurm.conf"} exec {shutil.which("srun")} "$@"\n'
+        squeue = PATIENT_SQUEUE.format(squeue=shutil.which("squeue"), told=folder / "told")
+        for name, script in (("srun", srun), ("squeue", squeue)):
+            (folder / "bin" / name).write_text(script)
+            (folder / "bin" / name).chmod(0o755)
         paths = [
             f"--{name}={folder}/munge.{end}"
             for name, end in (

@@ -12,10 +12,11 @@ from pathlib import Path
 from sstoken.config import ConfigError, load_config, settings_of
 from sstoken.grid import Grid
 from sstoken.methods import MethodError
-from sstoken.report import collect, write_tables
 from sstoken.report.asked import facts_of, table_options
+from sstoken.report.collect import collect
 from sstoken.report.figures import draw_figures
 from sstoken.report.page import render_page
+from sstoken.report.render import write_tables
 from sstoken.report.results import Facts, Results
 from sstoken.report.selection import write_selection
 

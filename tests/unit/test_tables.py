@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from sstoken.report import write_tables
 from sstoken.report.costs import cost_table
 from sstoken.report.published import deviations_table, published_scores, published_table
 from sstoken.report.readable import selection as selection_table
+from sstoken.report.render import write_tables
 from sstoken.report.runs import read_runs
 from sstoken.report.statistics import holm
 from sstoken.report.text import latex, latex_cell, quantity, signed

@@ -55,43 +55,49 @@ def test_the_profile_names_rules_that_exist(root, workflow):
     assert named and named <= set(rules)
 
 
-def test_slurm_makes_the_table_that_this_machine_makes(slurm, tmp_path_factory):
-    here, there = Workflow(tmp_path_factory.mktemp("here")), Cluster(tmp_path_factory.mktemp("there"), slurm)
+@pytest.fixture(scope="module")
+def cluster(slurm, tmp_path_factory):
+    """A small grid that went through SLURM."""
+    flow = Cluster(tmp_path_factory.mktemp("there"), slurm)
+    flow.run(flow.configuration("same", **CHANGES))
+    return flow
+
+
+def test_slurm_makes_the_table_that_this_machine_makes(cluster, tmp_path_factory):
+    here = Workflow(tmp_path_factory.mktemp("here"))
     here.run(here.configuration("same", **CHANGES))
-    there.run(there.configuration("same", **CHANGES))
-    tables = [flow.results("same") / "report" / "tables" / "main.csv" for flow in (here, there)]
+    tables = [flow.results("same") / "report" / "tables" / "main.csv" for flow in (here, cluster)]
     assert tables[0].read_bytes() == tables[1].read_bytes()
-    scores = [pd.read_csv(flow.results("same") / "scores.csv") for flow in (here, there)]
+    scores = [pd.read_csv(flow.results("same") / "scores.csv") for flow in (here, cluster)]
     assert scores[0].equals(scores[1])
-    ran = [comment for _, state, comment in slurm.jobs() if state == "COMPLETED"]
+    ran = [comment for _, state, comment in cluster.slurm.jobs() if state == "COMPLETED"]
     assert any("train" in comment for comment in ran) and any("evaluate" in comment for comment in ran)
 
 
-def test_a_cancelled_job_is_submitted_again_and_resumes(slurm, tmp_path):
-    flow = Cluster(tmp_path, slurm)
-    path = flow.configuration("cancel", **CHANGES | {"methods": ["full"]})
+def test_a_cancelled_job_is_submitted_again_and_resumes(cluster):
+    """A training run more in the folder of that grid, whose model and tokens are there."""
+    path = cluster.configuration("same", **CHANGES | {"methods": ["full"]})
     document = yaml.safe_load(path.read_text())
     document["training"] |= {"epochs": 60, "checkpoint_every": 20}
     path.write_text(yaml.safe_dump(document))
-    with open(tmp_path / "out.txt", "w") as out:
+    results, log = cluster.results("same"), cluster.folder / "out.txt"
+    with open(log, "w") as out:
         workflow = subprocess.Popen(
-            flow.command(path, "--until", "train"), cwd=tmp_path, env=flow.environment(), stdout=out, stderr=out
-        )
+            cluster.command(path, "--until", "train"),
+            cwd=cluster.folder, env=cluster.environment(), stdout=out, stderr=out,
+        )  # fmt: skip
         try:
             deadline = time.monotonic() + 300
-            while not list(flow.results("cancel").glob("checkpoints/**/selection_state.safetensors")):
-                assert workflow.poll() is None and time.monotonic() < deadline, (tmp_path / "out.txt").read_text()[
-                    -4000:
-                ]
+            while not list(results.glob("checkpoints/**/selection_state.safetensors")):
+                assert workflow.poll() is None and time.monotonic() < deadline, log.read_text()[-4000:]
                 time.sleep(0.2)
-            running = [job for job, state, comment in slurm.jobs() if state == "RUNNING" and "train" in comment]
-            assert len(running) == 1, slurm.jobs()
-            slurm.run("scancel", running[0])
-            assert workflow.wait(300) == 0, (tmp_path / "out.txt").read_text()[-4000:]
+            running = [job for job, state, comment in cluster.slurm.jobs() if state == "RUNNING" and "train" in comment]
+            assert len(running) == 1, cluster.slurm.jobs()
+            cluster.slurm.run("scancel", running[0])
+            assert workflow.wait(300) == 0, log.read_text()[-4000:]
         finally:
             workflow.kill()
-    assert [state for job, state, _ in slurm.jobs() if job == running[0]] == ["CANCELLED"]
-    log = next(flow.results("cancel").glob("logs/train/**/*.log")).read_text()
-    assert "resuming from checkpoint-" in log
-    steps = next(flow.results("cancel").glob("runs/**/log.jsonl")).read_text().splitlines()
+    assert [state for job, state, _ in cluster.slurm.jobs() if job == running[0]] == ["CANCELLED"]
+    assert "resuming from checkpoint-" in next(results.glob("logs/train/**/full*.log")).read_text()
+    steps = next(results.glob("runs/*/full/**/log.jsonl")).read_text().splitlines()
     assert len(steps) == 60 * 80 // 8

@@ -1,5 +1,5 @@
 from sstoken.jobs import logged
-from sstoken.report import collect
+from sstoken.report.collect import collect
 
 with logged(snakemake.log[0]):
     inputs, outputs = snakemake.input, snakemake.output
