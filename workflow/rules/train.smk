@@ -16,10 +16,10 @@ for batch in training_batches(GRID):
             f"{ROOT}/logs/train/{batch.log}.benchmark.tsv"
         wildcard_constraints:
             model=any_of(batch.models),
-        conda:
-            "../envs/sstoken.yaml"
         # before evaluations, which nothing waits for and which fill the cores to the end
         priority: 1
+        conda:
+            "../envs/sstoken.yaml"
         threads: 1
         resources:
             mem_mb=memory_of_run,
