@@ -26,6 +26,10 @@ from sstoken.selection import keep_top, minmax
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 IGNORED = -100
 TRL = "trl"
+HEAVY = {"all-attentions", "last-layer-recompute", TRL}
+"""Cases that hold the logits of all tokens."""
+SAME_STEP = {"reference", "clean", "tokencleaning-self-evolving"}
+"""Methods whose step is another's: full-data training on other rows; a chain's part, by stored losses."""
 
 
 def default_model(folder: Path) -> Path:
@@ -44,7 +48,7 @@ def check_names(names: list[str]) -> list[str]:
             guess = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean {guess[0]!r}?" if guess else ""
             raise SystemExit(f"unknown case {name!r}.{hint} Known: {', '.join(known)}")
-    return known if "all" in names else [name for name in known if name in names]
+    return [name for name in known if (name in names if "all" not in names else name not in SAME_STEP)]
 
 
 def synthetic_data(samples: list[tuple[int, int]], batches: int, model: Path, seed: int) -> SelectionDataset:

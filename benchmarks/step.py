@@ -22,7 +22,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-BASELINE = "hf-full"
+BASELINE, OWN_FULL = "hf-full", "full"
+MIXED_TOO = (BASELINE, "all-attentions", OWN_FULL, "random", "sstoken")
 PACKAGES = ["torch", "transformers", "peft", "accelerate"]
 
 
@@ -110,49 +111,54 @@ def measure(cases: list[str], options: argparse.Namespace) -> dict[str, dict]:
             process.terminate()
 
 
-def rows_of(measured: dict[str, dict], against: list[float] | None, shape: str) -> list[dict]:
+def rows_of(measured: dict[str, dict], shape: str) -> list[dict]:
     rows = []
     for case, result in measured.items():
         seconds, cpu_seconds = zip(*result["seconds"], strict=True)
-        pairs = None if against is None else [s / b for s, (b, _) in zip(seconds, against, strict=True)]
-        rows.append(
-            {
-                "device": result["device"],
-                "shape": shape,
-                "case": case,
-                "seconds": statistics.median(seconds),
-                "peak_memory_bytes": result["peak"],
-                "ratio_to_hf_full": None if pairs is None else statistics.median(pairs),
-                "peak_growth_bytes": result["growth"],
-                "cpu_seconds": statistics.median(cpu_seconds),
-                "selection_share": statistics.median(
-                    part / whole for part, whole in zip(result["selection"], cpu_seconds, strict=True)
-                ),
-                "seconds_each": seconds,
-                "ratio_to_hf_full_each": pairs,
-                "versions": {name: version(name) for name in PACKAGES},
-            }
-        )
+        row = {
+            "device": result["device"],
+            "shape": shape,
+            "case": case,
+            "seconds": statistics.median(seconds),
+            "cpu_seconds": statistics.median(cpu_seconds),
+            "peak_memory_bytes": result["peak"],
+            "peak_growth_bytes": result["growth"],
+            "selection_share": statistics.median(
+                part / whole for part, whole in zip(result["selection"], cpu_seconds, strict=True)
+            ),
+            "seconds_each": seconds,
+            "versions": {name: version(name) for name in PACKAGES},
+        }
+        for name, against in (("ratio_to_hf_full", BASELINE), ("ratio_to_own_full", OWN_FULL)):
+            pairs = None
+            if against in measured:
+                pairs = [s / b for s, (b, _) in zip(seconds, measured[against]["seconds"], strict=True)]
+            row |= {name: pairs and statistics.median(pairs), f"{name}_each": pairs}
+        rows.append(row)
     return rows
 
 
 def table(rows: list[dict]) -> str:
     whole = next((row for row in rows if row["case"] == "all-attentions"), None)
-    head = f"{'case':28} {'seconds':>8} {'/hf-full (min-max)':>22} {'CPU s':>7} {'peak MB':>8} {'growth MB':>9}"
-    head += f" {'selection':>9} {'/all-attentions: s':>18} {'peak':>6}"
+    head = f"{'case':28} {'seconds':>8} {'/hf-full (min-max)':>22} {'/full (min-max)':>22} {'CPU s':>7} {'peak MB':>8}"
+    head += f" {'growth MB':>9} {'selection':>9} {'/all-attentions: s':>18} {'peak':>6}"
     lines = [f"{rows[0]['device']}; {rows[0]['shape']}; medians of {len(rows[0]['seconds_each'])} rounds", head]
     for row in rows:
-        pairs = row["ratio_to_hf_full_each"]
-        ratio = "" if pairs is None else f"{row['ratio_to_hf_full']:.3f} ({min(pairs):.3f}-{max(pairs):.3f})"
+        ratios = [_spread(row[name], row[f"{name}_each"]) for name in ("ratio_to_hf_full", "ratio_to_own_full")]
         memory = f"{row['peak_memory_bytes'] / 1e6:8.0f} {row['peak_growth_bytes'] / 1e6:9.0f}"
         memory += f" {row['selection_share']:9.2%}"
         seconds, peak = (
             ("", "") if whole is None else (f"{row[key] / whole[key]:.3f}" for key in ("seconds", "peak_memory_bytes"))
         )
         lines.append(
-            f"{row['case']:28} {row['seconds']:8.3f} {ratio:>22} {row['cpu_seconds']:7.2f} {memory} {seconds:>18} {peak:>6}"
+            f"{row['case']:28} {row['seconds']:8.3f} {ratios[0]:>22} {ratios[1]:>22} {row['cpu_seconds']:7.2f} {memory}"
+            f" {seconds:>18} {peak:>6}"
         )
     return "\n".join(lines)
+
+
+def _spread(median: float | None, pairs: list[float] | None) -> str:
+    return "" if pairs is None else f"{median:.3f} ({min(pairs):.3f}-{max(pairs):.3f})"
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -201,10 +207,11 @@ def main() -> None:
     print(table(rows))
     document = rows
     if options.all:
-        options.mixed = True
-        mixed = step_rows(options)
+        # mixed precision differs in what adapters cost: a few cases show it
+        mixed_options = argparse.Namespace(**vars(options) | {"mixed": True})
+        mixed_options.cases = [case for case in options.cases if case in MIXED_TOO]
+        mixed = step_rows(mixed_options)
         print("\n" + table(mixed))
-        options.mixed = False
         growth, exponents = growth_rows(options, [BASELINE, "full", "sstoken"])
         print("\n" + growth_table(exponents))
         arrays = array_rows(options.threads)
@@ -218,19 +225,27 @@ def main() -> None:
 
 
 def step_rows(options: argparse.Namespace) -> list[dict]:
-    """The rows of all cases on one batch; ``hf-full`` runs beside every group of cases."""
+    """The rows of all cases on one batch; both full-data steps run beside every group of cases."""
     precision = "bfloat16 autocast" if options.mixed else "bfloat16"
     shape = f"{options.model.name} {precision} LoRA r=64, " + " ".join(f"{p}+{r}" for p, r in options.samples)
-    baseline = [BASELINE] if BASELINE in options.cases else []
-    others = [case for case in options.cases if case != BASELINE]
+    beside = [case for case in (BASELINE, OWN_FULL) if case in options.cases]
     rows = []
-    for start in range(0, max(len(others), 1), options.together):
-        measured = measure(baseline + others[start : start + options.together], options)
-        against = measured[BASELINE]["seconds"] if baseline else None
-        if start:
-            measured.pop(BASELINE, None)
-        rows += rows_of(measured, against, shape)
+    for group in groups([case for case in options.cases if case not in beside], options.together):
+        found = rows_of(measure(beside + group, options), shape)
+        rows += found[len(beside) :] if rows else found
     return rows
+
+
+def groups(cases: list[str], together: int) -> list[list[str]]:
+    """Cases that are in memory at a time; one that holds full logits has none beside it."""
+    from benchmarks.cases import HEAVY
+
+    found: list[list[str]] = []
+    for case in cases:
+        if not found or len(found[-1]) == together or {case, found[-1][-1]} & HEAVY:
+            found.append([])
+        found[-1].append(case)
+    return found or [[]]
 
 
 if __name__ == "__main__":
