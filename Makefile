@@ -3,6 +3,7 @@
 # make plan [CONFIG=… SET="…"]                                what that would cost, before it runs
 # make report [CONFIG=… SET="…"]                              the page of a grid that is still running or has failed
 # make test                                                   the test suite
+# make bench [BENCH="--repeats 5 …"]                          what a training step costs; python benchmarks/step.py --help
 # PYTHON=/path/to/python  uses that interpreter and installs nothing
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu  takes torch from there (a small CPU build)
 CONFIG ?= config/config.yaml
@@ -49,7 +50,7 @@ proofs: $(SETUP)
 	$(RUN) -m pytest -m slow
 
 bench: $(SETUP)
-	$(RUN) benchmarks/step.py --all
+	$(RUN) benchmarks/step.py --all $(BENCH)
 
 .venv/.installed: requirements.lock
 	@$(BASE_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, not " + sys.version.split()[0])'

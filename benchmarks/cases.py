@@ -28,8 +28,8 @@ IGNORED = -100
 TRL = "trl"
 HEAVY = {"all-attentions", "last-layer-recompute", TRL}
 """Cases that hold the logits of all tokens."""
-SAME_STEP = {"reference", "clean", "tokencleaning-self-evolving"}
-"""Methods whose step is another's: full-data training on other rows; a chain's part, by stored losses."""
+SAME_STEP = {"reference", "clean", "oracle", "tokencleaning-self-evolving"}
+"""Methods whose step is another's: full-data training on other rows; a mask known beforehand."""
 
 
 def default_model(folder: Path) -> Path:
