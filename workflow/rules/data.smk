@@ -85,7 +85,7 @@ rule tokens:
         "../envs/sstoken.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
+        mem_mb=4000,
         runtime=120,
     params:
         section=lambda w: GRID.dataset(w.dataset),
