@@ -203,25 +203,31 @@ def main() -> None:
         print(line)
     options.cases = check_names(options.cases)
     options.model = options.model or default_model(ROOT / "results/bench/SmolLM2-135M-Instruct")
+    document: list[dict] = []
+
+    def done(rows: list[dict], text: str) -> None:
+        """What was measured is shown and written at once: the rest may take half an hour more."""
+        document.extend(rows)
+        print(text, end="\n\n", flush=True)
+        with atomic_write(options.out) as temporary:
+            temporary.write_text(json.dumps(document, indent=1) + "\n")
+
     rows = step_rows(options)
-    print(table(rows))
-    document = rows
-    if options.all:
-        # mixed precision differs in what adapters cost: a few cases show it
-        mixed_options = argparse.Namespace(**vars(options) | {"mixed": True})
-        mixed_options.cases = [case for case in options.cases if case in MIXED_TOO]
-        mixed = step_rows(mixed_options)
-        print("\n" + table(mixed))
-        growth, exponents = growth_rows(options, [BASELINE, "full", "sstoken"])
-        print("\n" + growth_table(exponents))
-        arrays = array_rows(options.threads)
-        for row in arrays:
-            print(f"{row['case']:28} {row['seconds']:8.3f} s {row['peak_memory_bytes'] / 1e6:8.0f} MB more")
-        document = rows + mixed + growth + arrays
-        with atomic_write(options.out.with_name("growth.json")) as temporary:
-            temporary.write_text(json.dumps(exponents, indent=1) + "\n")
-    with atomic_write(options.out) as temporary:
-        temporary.write_text(json.dumps(document, indent=1) + "\n")
+    done(rows, table(rows))
+    if not options.all:
+        return
+    arrays = array_rows(options.threads)
+    line = "{case:28} {seconds:8.3f} s {0:8.0f} MB more"
+    done(arrays, "\n".join(line.format(row["peak_memory_bytes"] / 1e6, **row) for row in arrays))
+    # mixed precision differs in what adapters cost: a few cases show it
+    mixed_options = argparse.Namespace(**vars(options) | {"mixed": True})
+    mixed_options.cases = [case for case in options.cases if case in MIXED_TOO]
+    mixed = step_rows(mixed_options)
+    done(mixed, table(mixed))
+    growth, exponents = growth_rows(options, [BASELINE, OWN_FULL, "sstoken"])
+    done(growth, growth_table(exponents))
+    with atomic_write(options.out.with_name("growth.json")) as temporary:
+        temporary.write_text(json.dumps(exponents, indent=1) + "\n")
 
 
 def step_rows(options: argparse.Namespace) -> list[dict]:
