@@ -88,10 +88,8 @@ def _packed_attention(module, query, key, value, attention_mask, dropout=0.0, sc
 AttentionInterface.register(ATTENTION, _packed_attention)
 
 
-def _last_layer(layer, hidden_states, *args, segments=None, **options):
+def _last_layer(layer, hidden_states, segments=None, **options):
     """The layer's own equation, its second half for the wanted positions alone."""
-    if segments is None or args:
-        return type(layer).forward(layer, hidden_states, *args, segments=segments, **options)
     attended, _ = layer.self_attn(hidden_states=layer.input_layernorm(hidden_states), segments=segments, **options)
     wanted_1RD = (hidden_states + attended).index_select(1, segments.position_R)
     segments.taken = True

@@ -3,8 +3,10 @@
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
+from torch.utils.flop_counter import FlopCounterMode
 
 from sstoken.batching import PackedCollator, segments_of
+from sstoken.costs import Shape
 from sstoken.packed import check_supported, forward, layer_index, packed_attention
 from sstoken.references import compute_losses
 from sstoken.selection import token_loss
@@ -50,6 +52,25 @@ def test_losses_and_masses_equal_one_sample_at_a_time(family, layer, turns, know
         )
     torch.testing.assert_close(loss, expected_loss, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(segments.mass_N[batch["response_R"]], expected_mass, atol=1e-6, rtol=1e-5)
+
+
+def test_what_follows_the_last_attention_runs_for_wanted_positions_alone(monkeypatch):
+    """Operations counted by torch: less by those of the last MLP, and as many as ``Shape`` says."""
+    model, data = tiny_adapter(tiny_model()).eval(), ragged_tokens(6)
+    tokens, response = len(data.input_ids), int(data.response_offset[-1])
+
+    def counted():
+        with FlopCounterMode(display=False) as counter:
+            compute_losses(model, data)
+        return counter.get_total_flops(), Shape.of(model).forward(tokens, 0, response)
+
+    short = counted()
+    with monkeypatch.context() as patch:
+        patch.setattr("sstoken.packed.PRE_NORM", ())
+        whole = counted()
+    last = model.get_base_model().model.layers[-1].mlp
+    saved = 2 * sum(p.numel() for p in last.parameters()) * (tokens - response)
+    assert whole[0] - short[0] == whole[1] - short[1] == saved > 0
 
 
 def test_reference_losses_do_not_depend_on_how_samples_are_batched():

@@ -34,9 +34,8 @@ def draw_figures(results: Results, folder: str | Path, *, processes: int = 1) ->
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if (
-        processes > 1 and sys.platform == "linux"
-    ):  # elsewhere a forked process may not draw, and a new one starts slowly
+    # elsewhere a forked process may not draw, and a new one starts slowly
+    if processes > 1 and sys.platform == "linux":
         with ProcessPoolExecutor(processes, multiprocessing.get_context("fork")) as pool:
             parts = list(pool.map(_words_alone, KINDS, repeat(results), repeat(folder)))
     else:
