@@ -48,7 +48,7 @@ def check_names(names: list[str]) -> list[str]:
             guess = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean {guess[0]!r}?" if guess else ""
             raise SystemExit(f"unknown case {name!r}.{hint} Known: {', '.join(known)}")
-    return [name for name in known if (name in names if "all" not in names else name not in SAME_STEP)]
+    return [name for name in known if name in names or ("all" in names and name not in SAME_STEP)]
 
 
 def synthetic_data(samples: list[tuple[int, int]], batches: int, model: Path, seed: int) -> SelectionDataset:

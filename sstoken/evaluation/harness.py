@@ -10,13 +10,12 @@ import logging
 import math
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import ClassVar
 
 import datasets
 import lm_eval
@@ -31,6 +30,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sstoken.evaluation.benchmarks import Benchmark, EvaluationError, EvaluationSettings
+from sstoken.evaluation.encoding import Remembering
 from sstoken.evaluation.plan import Plan, load, make_plan, spread
 from sstoken.evaluation.vllm import check_installed, vllm_model
 from sstoken.tasks import prompt_tokenizer
@@ -218,32 +218,8 @@ def _wrap(model, tokenizer, settings: EvaluationSettings, stack: ExitStack):
         add_bos_token=settings.add_bos,
     )
     if tokenizer.is_fast:
-        lm.tok_encode = _Remembering(lm.tok_encode, tokenizer, settings.add_bos)
+        lm.tok_encode = Remembering(lm.tok_encode, tokenizer, settings.add_bos)
     return lm
-
-
-class _Remembering:
-    """An encoder that remembers, over the runs of a job, which ask the same questions: a quarter of a small model's time.
-
-    Up to MOST tokens in all: what a large benchmark has beyond is encoded each time, as ever.
-    """
-
-    MOST = 1_000_000
-    known: ClassVar[dict[tuple, tuple[int, ...]]] = {}
-    held: ClassVar[int] = 0
-
-    def __init__(self, encode: Callable[..., list[int]], tokenizer: PreTrainedTokenizerBase, add_bos: bool | None):
-        definition = tokenizer.backend_tokenizer.to_str() + repr(tokenizer.special_tokens_map)
-        self.encode, self.key = encode, (hashlib.sha256(definition.encode()).hexdigest(), add_bos)
-
-    def __call__(self, text: str, *args, **options) -> list[int]:
-        key = (*self.key, text, args, *sorted(options.items()))
-        if (tokens := self.known.get(key)) is None:
-            tokens = tuple(self.encode(text, *args, **options))
-            if _Remembering.held + len(tokens) <= self.MOST:
-                _Remembering.held += len(tokens)
-                self.known[key] = tokens
-        return list(tokens)
 
 
 def _provenance(model, tokenizer, settings: EvaluationSettings) -> dict:
