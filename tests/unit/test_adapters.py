@@ -1,15 +1,20 @@
 """lean_adapters: PEFT's own values and gradients for the same dropout draws, in less memory."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer
 
 from sstoken import adapters
 from sstoken.adapters import DRAWS, kept_inputs, kept_share, lean_adapters
+from sstoken.config import TrainingSettings, load_config
+from sstoken.jobs.train import training_arguments
+from sstoken.models import DTYPES
+from tests.conftest import tiny_adapter, tiny_model
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -147,3 +152,18 @@ def test_a_layer_whose_weight_is_trained_is_left_to_peft():
         if isinstance(module, nn.Linear):
             module.weight.requires_grad_()
     assert_equal(loss_and_gradients(model, lean_adapters(model)), loss_and_gradients(model, nullcontext()), 0.0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_run_in_bfloat16_computes_its_adapters_in_bfloat16_and_keeps_them_in_float32(dtype, tmp_path):
+    """The recipe's arguments on a Trainer of our own: what a layer's adapter puts out under them."""
+    settings = replace(TrainingSettings.of(load_config("config/ci.yaml")["training"]), dtype=dtype)
+    model = tiny_adapter(tiny_model().to(DTYPES[dtype]))
+    seen = set()
+    factor = model.get_base_model().model.layers[0].self_attn.q_proj.lora_A["default"]
+    factor.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    arguments = training_arguments(settings, tmp_path, 0, "cpu")
+    data = [{"input_ids": torch.arange(9), "labels": torch.arange(9)}] * 8
+    Trainer(model, arguments, train_dataset=data).train()
+    assert seen == {DTYPES[dtype]}
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
