@@ -7,8 +7,10 @@ Selection looks at one sample at a time, so a run on N devices keeps the same to
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from typing import NoReturn
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
@@ -30,6 +32,18 @@ def launch(devices: int, module: str, arguments: list[str], *, device: str) -> N
     done = subprocess.run([*command, "-m", module, *arguments], check=False)
     if done.returncode:
         raise RuntimeError(f"a process of this run failed (exit status {done.returncode}); its error stands above")
+
+
+def leave() -> NoReturn:
+    """End one of several processes, all its work done and written, without taking the interpreter apart.
+
+    A thread of the group that lets go of a tensor while the interpreter shuts down aborts the process, now and then, and
+    with it the run.  Destroying the group does not end its threads: caches of sharded tensors hold on to it.
+    """
+    torch.distributed.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def shard_frozen(model: torch.nn.Module) -> torch.nn.Module:

@@ -1,5 +1,6 @@
 """Trains a tiny model on as many ranks as it is started on, and writes what came out: ``ranks.py OUT STRATEGY METHOD…``."""
 
+import atexit
 import json
 import os
 import sys
@@ -11,7 +12,7 @@ from transformers import TrainingArguments
 
 from sstoken import SelectionTrainer, load_method
 from sstoken.dataset import SelectionDataset, uniform_signal
-from sstoken.launch import leave_shards_alone, shard_frozen
+from sstoken.launch import leave, leave_shards_alone, shard_frozen
 from tests.conftest import ragged_tokens, tiny_adapter, tiny_model
 
 
@@ -53,3 +54,6 @@ def main(out: Path, name: str, strategy: str) -> None:
 if __name__ == "__main__":
     for method in sys.argv[3:]:
         main(Path(sys.argv[1]) / method, method, sys.argv[2])
+    if "WORLD_SIZE" in os.environ:
+        atexit.register(os.abort)  # as a thread of the group may do while the interpreter shuts down
+        leave()

@@ -21,7 +21,7 @@ from sstoken.data import TokenData
 from sstoken.dataset import SelectionDataset, uniform_signal
 from sstoken.files import atomic_write
 from sstoken.jobs import device_of, each, job, run_folder
-from sstoken.launch import launch, leave_shards_alone, shard_frozen
+from sstoken.launch import launch, leave, leave_shards_alone, shard_frozen
 from sstoken.methods import Method, build_method, full
 from sstoken.models import DTYPES, Weights, weights_sha256
 from sstoken.provenance import Cost, Record, measured, read_record
@@ -327,3 +327,4 @@ def _count(cost: Cost, trainer: SelectionTrainer, shape: Shape) -> None:
 
 if __name__ == "__main__":
     _train_rank(json.loads(sys.argv[1]))
+    leave()
