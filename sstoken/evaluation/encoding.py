@@ -1,4 +1,4 @@
-"""Prompts encoded once for all runs of a job."""
+"""Prompts encoded once for all runs of a job; what tells tokenizers apart."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from transformers import PreTrainedTokenizerBase
+
+
+def identity(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A hash of all that the tokenizer's encoding depends on."""
+    core = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else repr(sorted(tokenizer.get_vocab().items()))
+    definition = f"{type(tokenizer).__name__} {core} {tokenizer.special_tokens_map}"
+    return hashlib.sha256(definition.encode()).hexdigest()
 
 
 class Remembering:
@@ -20,8 +27,7 @@ class Remembering:
     held: ClassVar[int] = 0
 
     def __init__(self, encode: Callable[..., list[int]], tokenizer: PreTrainedTokenizerBase, add_bos: bool | None):
-        definition = tokenizer.backend_tokenizer.to_str() + repr(tokenizer.special_tokens_map)
-        self.encode, self.key = encode, (hashlib.sha256(definition.encode()).hexdigest(), add_bos)
+        self.encode, self.key = encode, (identity(tokenizer), add_bos)
 
     def __call__(self, text: str, *args, **options) -> list[int]:
         key = (*self.key, text, args, *sorted(options.items()))

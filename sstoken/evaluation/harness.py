@@ -30,7 +30,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sstoken.evaluation.benchmarks import Benchmark, EvaluationError, EvaluationSettings
-from sstoken.evaluation.encoding import Remembering
+from sstoken.evaluation.encoding import Remembering, identity
 from sstoken.evaluation.plan import Plan, load, make_plan, spread
 from sstoken.evaluation.vllm import check_installed, vllm_model
 from sstoken.tasks import prompt_tokenizer
@@ -88,6 +88,7 @@ def evaluate(
         check_installed()
     data_root = None if data_root is None else Path(data_root).absolute()
     tokenizer = copy.deepcopy(tokenizer)  # lm-eval sets a pad token on it
+    tokenizer_id = identity(tokenizer)
     common = _provenance(model, tokenizer, settings)
     # every plan first: a missing file must not show up hours into the evaluation
     plans = [make_plan(benchmark, settings, data_root) for benchmark in benchmarks]
@@ -100,7 +101,7 @@ def evaluate(
                 continue
             with _quiet() as truncated, _compiled_once():
                 lm = lm or _wrap(model, tokenizer, settings, stack)
-                part = _run(lm, tokenizer, plan, settings, truncated)
+                part = _run(lm, tokenizer, plan, settings, tokenizer_id, truncated)
             if kept is not None:
                 _write(kept, part)
             parts.append(part)
@@ -110,11 +111,11 @@ def evaluate(
     return Evaluation([part["score"] for part in parts], samples, {**common, "benchmarks": details})
 
 
-def _run(lm, tokenizer, plan: Plan, settings: EvaluationSettings, truncated: _Truncations) -> dict:
+def _run(lm, tokenizer, plan: Plan, settings: EvaluationSettings, tokenizer_id: str, truncated: _Truncations) -> dict:
     benchmark = plan.benchmark
     reading = prompt_tokenizer.set(tokenizer)
     try:
-        loaded = load(plan)
+        loaded = load(plan, tokenizer_id)
         tasks = loaded["tasks"]
         _check_window(lm, benchmark, tasks)
         chosen = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,13 +104,24 @@ def hub_splits(benchmark: Benchmark) -> list[HubSplit]:
     return list(found.values())
 
 
-def load(plan: Plan) -> dict:
-    """lm-eval's own dictionary of task objects, under one group that lm-eval averages by question."""
-    manager = _manager_for(plan.benchmark.task)
-    loaded = manager.load([{"group": plan.group, "task": plan.subtasks}])
-    metric, answer_filter = plan.benchmark.metric_key
+def load(plan: Plan, tokenizer: str) -> dict:
+    """lm-eval's own dictionary of task objects, under one group that lm-eval averages by question.
+
+    The runs of a job ask the same questions: they share what was loaded.
+
+    Args:
+        tokenizer: what identifies the tokenizer, which a task may read while it loads.
+    """
+    found = [json.dumps(value) for value in (plan.subtasks, plan.files)]
+    return _load(plan.benchmark.task, plan.group, plan.benchmark.metric_key, *found, tokenizer)
+
+
+@functools.lru_cache(maxsize=16)
+def _load(name: str, group: str, metric_key: tuple[str, str], subtasks: str, files: str, tokenizer: str) -> dict:
+    loaded = _manager_for(name).load([{"group": group, "task": json.loads(subtasks)}])
+    metric, answer_filter = metric_key
     # set after loading: lm-eval hands every key of an inline group down to its tasks, which refuse this one
-    loaded["groups"][plan.group].aggregate_metric_list = [AggMetricConfig(metric=metric, filter_list=[answer_filter])]
+    loaded["groups"][group].aggregate_metric_list = [AggMetricConfig(metric=metric, filter_list=[answer_filter])]
     return loaded
 
 

@@ -22,7 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from sstoken.config import ConfigError
 from sstoken.evaluation import Benchmark, EvaluationError, EvaluationSettings, evaluate, load_benchmarks
-from sstoken.evaluation.plan import spread
+from sstoken.evaluation.plan import _load, spread
 from sstoken.tasks import prompt_tokenizer
 from sstoken.tasks.tydiqa import utils as tydiqa
 
@@ -132,6 +132,24 @@ def test_a_rerun_is_identical_and_a_limit_is_its_beginning(model, tokenizer, dat
     assert json.dumps(first.provenance) == json.dumps(again.provenance)
     limited = evaluate(model, tokenizer, [LOGIQA], dataclasses.replace(SETTINGS, limit=4), data_root=data).samples
     assert limited.equals(first.samples.iloc[:4])
+
+
+def test_runs_share_loaded_tasks_unless_rows_or_tokenizer_differ(model, tokenizer, data):
+    def scores(tokenizer=tokenizer):
+        result = evaluate(model, tokenizer, [TYDIQA], SETTINGS, data_root=data)
+        return result.samples, _load.cache_info().misses
+
+    _load.cache_clear()
+    assert scores()[1] == scores()[1] == 1
+    other = copy.deepcopy(tokenizer)  # the same vocabulary, read another way
+    other.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    assert scores(other)[1] == 2
+    rows = (data / "tydiqa/validation.jsonl").read_text().splitlines()
+    (data / "tydiqa/validation.jsonl").write_text("\n".join(rows[:-1]) + "\n")
+    samples, misses = scores()
+    assert misses == 3
+    _load.cache_clear()
+    assert samples.equals(scores()[0])
 
 
 def test_a_limit_counts_all_questions_of_a_group(model, tokenizer, data):
