@@ -20,8 +20,8 @@ from sstoken.config import ModelEntry
 from sstoken.data import TokenData
 from sstoken.dataset import SelectionDataset
 from sstoken.methods import load_methods
-from sstoken.models import materialise
 from sstoken.selection import keep_top, minmax
+from sstoken.sources import materialise
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 IGNORED = -100

@@ -27,7 +27,7 @@ class ConfigError(ValueError):
 class ModelEntry:
     """One row of ``models.tsv``.
 
-    source: where the weights come from (see ``sstoken.models``). revision: of a hub model.
+    source: where the weights come from (see ``sstoken.sources``). revision: of a hub model.
     keep_ratio: replaces every selecting method's ρ for this model (the papers: 0.8 for Qwen2.5-14B); None = the method's.
     """
 

@@ -277,6 +277,11 @@ class Grid:
         run = self.run_of(model, label)
         return [self.run_record(run)] if run else []
 
+    def datasets(self) -> list[str]:
+        """Those that a run of the grid trains on."""
+        needed = [method for model in self.models for method in self.needed_methods(model)]
+        return list(dict.fromkeys(method.data for method in needed if method.trains))
+
     def dataset_inputs(self, dataset: str) -> list[Path]:
         """What must be there before the data set's rows can be read; a change of these files makes their tokens anew."""
         sources = self.dataset(dataset)["sources"]

@@ -28,7 +28,7 @@ def store_model(entry: ModelEntry, record: Path, *, bases: Path | None = None, t
     """Bring a model into the record's folder as config, tokenizer and safetensors."""
     if entry.source.startswith("hub:"):
         use_hub()
-    from sstoken.models import materialise, weights_sha256
+    from sstoken.sources import materialise, weights_sha256
 
     with job(record, threads):
         cost = Cost("model", model=entry.name)

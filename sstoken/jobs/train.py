@@ -23,9 +23,10 @@ from sstoken.files import atomic_write
 from sstoken.jobs import device_of, each, job, run_folder
 from sstoken.launch import launch, leave, leave_shards_alone, shard_frozen
 from sstoken.methods import Method, build_method, full
-from sstoken.models import DTYPES, Weights, weights_sha256
+from sstoken.models import DTYPES, Weights
 from sstoken.provenance import Cost, Record, measured, read_record
 from sstoken.references import ReferenceLosses, compute_losses
+from sstoken.sources import weights_sha256
 from sstoken.training import STATE_FILE, SelectionTrainer
 
 
@@ -111,7 +112,7 @@ def train(order: TrainingJob) -> None:
             return  # an orphan of a killed workflow has finished it meanwhile
         # the workflow deletes the records of a job that failed, those of its finished runs too; this copy is not its
         finished = order.checkpoints / identity / record.name
-        if finished.exists() and read_record(finished)["weights_sha256"] == weights_sha256(order.out):
+        if finished.exists() and _is_whole(order.out, read_record(finished)["weights_sha256"]):
             _copy(finished, record)
         elif order.parallel.gpus > 1:
             request = json.dumps(order.request)
@@ -163,6 +164,13 @@ def _train(order: TrainingJob, data: TokenData, signals: dict[str, torch.Tensor]
     _copy(checkpoints / "run.json", order.out / "run.json")
     for checkpoint in checkpoints.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
+
+
+def _is_whole(folder: Path, sha256: str) -> bool:
+    try:
+        return weights_sha256(folder) == sha256
+    except FileNotFoundError:  # deleted by hand
+        return False
 
 
 def _copy(source: Path, target: Path) -> None:

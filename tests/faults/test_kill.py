@@ -29,14 +29,15 @@ def kill_after(flow, config, seconds, *, whole_group):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.1)
-    finished = process.poll() is not None
+    if process.poll() is not None:
+        return True
     if whole_group:
         # a job's shell leads no group of its own: all die at once
         os.killpg(process.pid, signal.SIGKILL)
     else:
         process.kill()
     process.wait()
-    return finished
+    return False
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from sstoken.config import ConfigError, ModelEntry
-from sstoken.models import Weights, count_parameters, load_tokenizer, materialise, weights_sha256
+from sstoken.models import Weights, count_parameters, load_tokenizer
+from sstoken.sources import materialise, weights_sha256
 from tests.conftest import tiny_adapter, tiny_model
 
 

@@ -19,7 +19,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from sstoken.config import ModelEntry
 from sstoken.evaluation import EvaluationSettings, evaluate, load_benchmarks
-from sstoken.models import Weights, load_tokenizer, materialise
+from sstoken.models import Weights, load_tokenizer
+from sstoken.sources import materialise
 
 TABLE = Path(__file__).parents[2] / "config" / "benchmarks.tsv"
 THEIR_TASKS = Path(lm_eval.__file__).parent / "tasks"

@@ -55,6 +55,14 @@ def names(paths):
     return [str(path) for path in paths]
 
 
+# where a run takes seconds, reading rows takes less than starting Python: a model's data sets share a job
+DATASETS = GRID.datasets() if CONFIG["runs_in_one_job"] > 1 else ["{dataset}"]
+
+
+def datasets(wildcards):
+    return [name.format(**wildcards) for name in DATASETS]
+
+
 def gpus(wildcards):
     """What a job asks the scheduler for; the profile says what kind of GPU and whose account."""
     return 0 if CONFIG["device"] == "cpu" else 1

@@ -73,14 +73,14 @@ rule world:
 rule tokens:
     input:
         model=f"{ROOT}/models/{{model}}/model.json",
-        data=lambda w: names(GRID.dataset_inputs(w.dataset)),
+        data=lambda w: names(file for name in datasets(w) for file in GRID.dataset_inputs(name)),
     output:
-        tokens=f"{ROOT}/tokens/{{model}}/{{dataset}}.safetensors",
-        record=f"{ROOT}/tokens/{{model}}/{{dataset}}.json",
+        tokens=[f"{ROOT}/tokens/{{model}}/{name}.safetensors" for name in DATASETS],
+        records=[f"{ROOT}/tokens/{{model}}/{name}.json" for name in DATASETS],
     log:
-        f"{ROOT}/logs/tokens/{{model}}.{{dataset}}.log",
+        f"{ROOT}/logs/tokens/{{model}}.{'-'.join(DATASETS)}.log",
     benchmark:
-        f"{ROOT}/logs/tokens/{{model}}.{{dataset}}.benchmark.tsv"
+        f"{ROOT}/logs/tokens/{{model}}.{'-'.join(DATASETS)}.benchmark.tsv"
     conda:
         "../envs/sstoken.yaml"
     threads: 1
@@ -88,9 +88,9 @@ rule tokens:
         mem_mb=4000,
         runtime=120,
     params:
-        section=lambda w: GRID.dataset(w.dataset),
+        sections=lambda w: {name: GRID.dataset(name) for name in datasets(w)},
         text=CONFIG["text"],
     message:
-        "tokens of {wildcards.dataset} for {wildcards.model}"
+        f"tokens of {', '.join(DATASETS)} for {{wildcards.model}}".replace("{dataset}", "{wildcards.dataset}")
     script:
         "../scripts/tokens.py"

@@ -1,15 +1,14 @@
+from functools import partial
 from pathlib import Path
 
-from sstoken.jobs import logged
+from sstoken.jobs import each, logged
 from sstoken.jobs.prepare import store_tokens
 
 with logged(snakemake.log[0]):
-    store_tokens(
-        model=Path(snakemake.input.model).parent,
-        section=snakemake.params.section,
-        text=snakemake.params.text,
-        out=Path(snakemake.output.tokens),
-        name=snakemake.wildcards.model,
-        dataset=snakemake.wildcards.dataset,
-        threads=snakemake.threads,
+    params = snakemake.params
+    common = {"name": snakemake.wildcards.model, "text": params.text, "threads": snakemake.threads}
+    model = Path(snakemake.input.model).parent
+    each(
+        (dataset, partial(store_tokens, model=model, dataset=dataset, section=section, out=Path(out), **common))
+        for (dataset, section), out in zip(params.sections.items(), snakemake.output.tokens, strict=True)
     )
