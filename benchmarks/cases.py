@@ -14,6 +14,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArguments
+from transformers.modeling_outputs import CausalLMOutput
 
 from sstoken import SelectionTrainer, load_method
 from sstoken.config import ModelEntry
@@ -25,7 +26,14 @@ from sstoken.sources import materialise
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 IGNORED = -100
-TRL = "trl"
+TRL, LIGER, CCE = "trl", "liger", "cce"
+EXTRAS = {
+    TRL: {"trl": "1.16.0"},
+    LIGER: {"liger-kernel": "0.8.5", "triton": "3.7.1"},
+    CCE: {"cut-cross-entropy": "25.1.1", "triton": "3.7.1"},
+}
+"""Cases that need packages beside those of the lock file; the triton is the one that this torch asks for."""
+NEEDS_CUDA = {LIGER, CCE}
 HEAVY = {"all-attentions", "last-layer-recompute", TRL}
 """Cases that hold the logits of all tokens."""
 SAME_STEP = {"reference", "clean", "oracle", "tokencleaning-self-evolving"}
@@ -39,11 +47,14 @@ def default_model(folder: Path) -> Path:
     return folder
 
 
-def check_names(names: list[str]) -> list[str]:
-    """The cases asked for, in the order of the known ones; "all" is all of them."""
-    extras = [TRL] if importlib.util.find_spec("trl") else []
-    known = [*BASELINES, *extras, *(name for name, method in load_methods().items() if method.trains)]
+def check_names(names: list[str], cpu: bool = False) -> list[str]:
+    """The cases asked for, in the order of the known ones; "all" is all that this machine can run."""
+    missing = left_out(cpu)
+    every = [*BASELINES, TRL, *(name for name, method in load_methods().items() if method.trains)]
+    known = [name for name in every if name not in missing]
     for name in names:
+        if name in missing:
+            raise SystemExit(f"case {name!r} cannot run here: {missing[name]}")
         if name not in (*known, "all"):
             guess = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean {guess[0]!r}?" if guess else ""
@@ -106,22 +117,53 @@ def build(
         num_train_epochs=1,
         use_cpu=cpu or not torch.cuda.is_available(),
         bf16=mixed,
+        use_liger_kernel=case == LIGER,
     )
     if case == TRL:
         return _trl(network, args, model, data)
+    if case == LIGER:
+        _check_liger(network.config.model_type)
+    if case == CCE:
+        _cut_cross_entropy(network.get_base_model())
     if case in BASELINES:
         return BASELINES[case](model=network, args=args, train_dataset=data, data_collator=pad)
     # dropped tokens of methods that do not look at the loss are never projected: their loss is for the log alone
     return SelectionTrainer(network, args, method=load_method(case), train_dataset=data, dropped_loss_every=0)
 
 
-def left_out() -> list[str]:
-    """A line for every case that this machine cannot run."""
-    lines = []
-    if importlib.util.find_spec("trl") is None:
-        lines.append("trl: skipped, not installed (python -m pip install --no-deps trl==1.16.0)")
-    lines.append("liger, cce: skipped, their kernels need CUDA and no case here has been tried on it")
-    return lines
+def left_out(cpu: bool = False) -> dict[str, str]:
+    """case -> why this machine cannot run it; ``cpu``: as if it had no GPU."""
+    reasons = {}
+    for case, pins in EXTRAS.items():
+        if not all(importlib.util.find_spec(name.replace("-", "_")) for name in pins):
+            wanted = " ".join(f"{name}=={pin}" for name, pin in pins.items())
+            reasons[case] = f"not installed (python -m pip install --no-deps {wanted})"
+        elif case in NEEDS_CUDA and (cpu or not torch.cuda.is_available()):
+            reasons[case] = "installed, but its kernels need CUDA"
+    return reasons
+
+
+def _check_liger(model_type: str) -> None:
+    """Of a model that it has no kernels for, Liger says nothing: the step would be plain Hugging Face's."""
+    from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
+
+    if model_type not in MODEL_TYPE_TO_APPLY_LIGER_FN:
+        raise SystemExit(f"liger: Liger-Kernel has no kernels for {model_type!r} models")
+
+
+def _cut_cross_entropy(model) -> None:
+    """Have the model end in cut-cross-entropy's loss; its own patch of transformers is not in the release on PyPI.
+
+    The forward is replaced, as Liger does, and not the Trainer's loss: autocast wraps the forward.
+    """
+    from cut_cross_entropy import linear_cross_entropy
+
+    def forward(input_ids, attention_mask, labels, num_items_in_batch, **_):
+        state_BTD = model.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        loss = linear_cross_entropy(state_BTD, model.lm_head.weight, labels, reduction="sum", shift=True)
+        return CausalLMOutput(loss=loss / num_items_in_batch)
+
+    model.forward = forward
 
 
 def _trl(network, args: TrainingArguments, model: Path, data: SelectionDataset) -> Trainer:
@@ -239,4 +281,10 @@ class LastLayerRecompute(_NaiveSelection):
             return logits_BTV, score_BHTT.masked_fill(later_TT, -torch.inf).softmax(-1, dtype=torch.float32)
 
 
-BASELINES = {"hf-full": HuggingFaceFull, "all-attentions": AllAttentions, "last-layer-recompute": LastLayerRecompute}
+BASELINES = {
+    "hf-full": HuggingFaceFull,
+    LIGER: HuggingFaceFull,
+    CCE: HuggingFaceFull,
+    "all-attentions": AllAttentions,
+    "last-layer-recompute": LastLayerRecompute,
+}

@@ -112,6 +112,8 @@ def measure(cases: list[str], options: argparse.Namespace) -> dict[str, dict]:
 
 
 def rows_of(measured: dict[str, dict], shape: str) -> list[dict]:
+    from benchmarks.cases import EXTRAS
+
     rows = []
     for case, result in measured.items():
         seconds, cpu_seconds = zip(*result["seconds"], strict=True)
@@ -127,7 +129,7 @@ def rows_of(measured: dict[str, dict], shape: str) -> list[dict]:
                 part / whole for part, whole in zip(result["selection"], cpu_seconds, strict=True)
             ),
             "seconds_each": seconds,
-            "versions": {name: version(name) for name in PACKAGES},
+            "versions": {name: version(name) for name in (*PACKAGES, *EXTRAS.get(case, ()))},
         }
         for name, against in (("ratio_to_hf_full", BASELINE), ("ratio_to_own_full", OWN_FULL)):
             pairs = None
@@ -199,9 +201,9 @@ def main() -> None:
     from benchmarks.growth import growth_rows, growth_table
     from sstoken.files import atomic_write
 
-    for line in left_out():
-        print(line)
-    options.cases = check_names(options.cases)
+    for case, reason in left_out(options.cpu).items():
+        print(f"{case}: skipped, {reason}")
+    options.cases = check_names(options.cases, options.cpu)
     options.model = options.model or default_model(ROOT / "results/bench/SmolLM2-135M-Instruct")
     document: list[dict] = []
 
