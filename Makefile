@@ -19,6 +19,8 @@ RUN := $(CURDIR)/.venv/bin/python
 SETUP := .venv/.installed
 endif
 
+INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
 # held by the running snakemake and released by its death, so that a killed run never has to be unlocked by hand
 LOCK := $(if $(shell command -v flock),flock --nonblock --conflict-exit-code 75 results/.lock)
 
@@ -55,5 +57,7 @@ bench: $(SETUP)
 .venv/.installed: requirements.lock
 	@$(BASE_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, not " + sys.version.split()[0])'
 	$(BASE_PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements.lock
+	.venv/bin/python -m pip install --quiet --no-deps $(INDEX) -r requirements.lock
+	# what this platform's build of torch needs beside: of CUDA a dozen packages, which torch pins; of a CPU's nothing
+	.venv/bin/python -m pip install --quiet $(INDEX) --constraint requirements.lock "$$(grep '^torch==' requirements.lock)"
 	@touch $@
