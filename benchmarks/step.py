@@ -192,7 +192,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
+    from sstoken.devices import own_gpus
+
     options = parse()
+    with own_gpus(0 if options.cpu else 1):  # of several, Trainer would split the batch over all
+        run(options)
+
+
+def run(options: argparse.Namespace) -> None:
     # threads that wait for work by spinning take a shared machine's cores from each other: a step of ten seconds took
     # a hundred.  Asleep they cost next to nothing.  Read when a worker loads torch, so it is set here.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
