@@ -2,10 +2,9 @@
 
 Each sample attends only to itself through transformers' ``AttentionInterface``, which hands over every layer's final
 query and key (after rotary embedding and norms): the chosen layer's attention mass is taken on the way, for any
-architecture, without a second pass and without unwrapping adapters or shards.  Long samples have a call of their own,
-short ones of like length share one (``sstoken.blocks``).  The output projection is replaced for the duration of a pass by a
-function of the last hidden state, so that logits never exist for all tokens.  What comes after the last layer's attention
-is computed only where a state is wanted: of a prompt, nowhere.
+architecture, without a second pass and without unwrapping adapters or shards.  The output projection is replaced for the
+duration of a pass by a function of the last hidden state, so that logits never exist for all tokens.  What comes after
+the last layer's attention is computed only where a state is wanted: of a prompt, nowhere.
 
 Shapes: N tokens of all samples end to end, R positions whose last state is wanted, D hidden size, V vocabulary.
 """
@@ -25,7 +24,6 @@ from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
-from sstoken.blocks import CALL, Blocks
 from sstoken.selection import attention_mass
 
 ATTENTION = "sstoken_packed"
@@ -55,15 +53,6 @@ class Segments:
     prompt_mask_N: torch.Tensor | None = None
     mass_N: torch.Tensor | None = field(default=None, init=False)
     taken: bool = field(default=False, init=False)
-    _blocks: Blocks | None = field(default=None, init=False)
-
-    def blocks(self, width: int, device: torch.device) -> Blocks:
-        """How samples share attention calls where a token's query has so many numbers; the same in every layer."""
-        if self._blocks is None:
-            # a pair's query · key and probability · value, then five more for gradients
-            pairs = CALL.get(device.type, CALL["cuda"]) / (7 * width)
-            self._blocks = Blocks.of(self.lengths, pairs, device)
-        return self._blocks
 
 
 def _packed_attention(module, query, key, value, attention_mask, dropout=0.0, scaling=None, segments=None, **options):
@@ -78,23 +67,22 @@ def _packed_attention(module, query, key, value, attention_mask, dropout=0.0, sc
             f"{type(module).__name__}: logit soft-capping, attention sinks and windows shorter than a sample are not "
             "supported without padding"
         )
-    blocks = segments.blocks(query.shape[1] * query.shape[3], query.device)
     rows, masses = [], []
     take_mass = module.layer_idx == segments.mass_layer
-    spread = [blocks.spread(tensor[0].transpose(0, 1)) for tensor in (query, key, value)]
-    prompt = blocks.spread(segments.prompt_mask_N) if take_mass else [None] * len(blocks.shapes)
+    split = [tensor.split(segments.lengths, dim=2) for tensor in (query, key, value)]
+    prompt = segments.prompt_mask_N.split(segments.lengths) if take_mass else [None] * len(segments.lengths)
     grouped = query.shape[1] != key.shape[1]
-    for query_BTHK, key_BTGK, value_BTGK, prompt_BT in zip(*spread, prompt, strict=True):
-        query_BHTK, key_BGTK, value_BGTK = (x.transpose(1, 2) for x in (query_BTHK, key_BTGK, value_BTGK))
-        attended_BHTK = scaled_dot_product_attention(
-            query_BHTK, key_BGTK, value_BGTK, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped
+    for query_1HTK, key_1GTK, value_1GTK, prompt_T in zip(*split, prompt, strict=True):
+        rows.append(
+            scaled_dot_product_attention(
+                query_1HTK, key_1GTK, value_1GTK, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped
+            )
         )
-        rows.append(attended_BHTK.transpose(1, 2))
         if take_mass:
-            masses.append(attention_mass(query_BHTK.detach(), key_BGTK.detach(), prompt_BT, scale=scaling))
+            masses.append(attention_mass(query_1HTK.detach(), key_1GTK.detach(), prompt_T[None], scale=scaling)[0])
     if take_mass:
-        segments.mass_N = blocks.gather(masses)
-    return blocks.gather(rows)[None], None
+        segments.mass_N = torch.cat(masses)
+    return torch.cat(rows, dim=2).transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(ATTENTION, _packed_attention)

@@ -279,7 +279,7 @@ def training_arguments(
         bf16=settings.dtype == "bfloat16",  # adapters are float32; their products need not be
         gradient_checkpointing=settings.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
-        optim="adamw_torch_fused",
+        optim="adamw_torch",
         logging_strategy="steps",
         logging_steps=1,
         save_strategy="steps",

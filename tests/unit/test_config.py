@@ -191,7 +191,6 @@ FLOW = [
     "data",
     "hub",
     "sources",
-    "blocks",
     "packed",
     "adapters",
     "launch",
