@@ -21,6 +21,10 @@ sstoken.show_to_subprocesses()
 sstoken.switch_hub_off()
 
 
+# what training waits for comes first, evaluations last: nothing waits for those, and they fill the cores to the end
+EARLY, TRAINING = 2, 1
+
+
 def any_of(known):
     return "|".join(map(re.escape, known)) or "(?!)"
 

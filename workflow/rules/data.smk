@@ -8,6 +8,7 @@ rule pretrain:
         f"{ROOT}/logs/pretrain/{{base}}.log",
     benchmark:
         f"{ROOT}/logs/pretrain/{{base}}.benchmark.tsv"
+    priority: EARLY
     conda:
         "../envs/sstoken.yaml"
     threads: 1
@@ -33,6 +34,7 @@ rule model:
         f"{ROOT}/logs/model/{{model}}.benchmark.tsv"
     wildcard_constraints:
         model=any_of(name for name in GRID.models if name not in GRID.hub.models),
+    priority: EARLY
     conda:
         "../envs/sstoken.yaml"
     threads: 1
@@ -55,6 +57,7 @@ rule world:
         f"{ROOT}/logs/world.log",
     benchmark:
         f"{ROOT}/logs/world.benchmark.tsv"
+    priority: EARLY
     conda:
         "../envs/sstoken.yaml"
     threads: 1
@@ -81,6 +84,7 @@ rule tokens:
         f"{ROOT}/logs/tokens/{{model}}.{'-'.join(DATASETS)}.log",
     benchmark:
         f"{ROOT}/logs/tokens/{{model}}.{'-'.join(DATASETS)}.benchmark.tsv"
+    priority: EARLY
     conda:
         "../envs/sstoken.yaml"
     threads: 1

@@ -13,6 +13,7 @@ rule losses:
         f"{ROOT}/logs/losses/{{model}}.{{dataset}}.{{label}}.log",
     benchmark:
         f"{ROOT}/logs/losses/{{model}}.{{dataset}}.{{label}}.benchmark.tsv"
+    priority: EARLY
     conda:
         "../envs/sstoken.yaml"
     threads: 1

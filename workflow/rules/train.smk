@@ -16,8 +16,7 @@ for batch in training_batches(GRID):
             f"{ROOT}/logs/train/{batch.log}.benchmark.tsv"
         wildcard_constraints:
             model=any_of(batch.models),
-        # before evaluations, which nothing waits for and which fill the cores to the end
-        priority: 1
+        priority: TRAINING
         conda:
             "../envs/sstoken.yaml"
         threads: 1
