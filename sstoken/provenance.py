@@ -38,7 +38,8 @@ class Cost:
 
     tokens: input tokens trained on, scored or stored. kept_tokens: response tokens in the loss.
     forward_tokens, backward_tokens: tokens that went through the model, each pass counted.
-    flops: of matrix products, from shapes (a multiply-add counts 2). seconds: wall time without start-up.
+    flops: of matrix products, from shapes (a multiply-add counts 2). seconds: wall time without start-up; of a run that
+    was resumed, with the training up to the checkpoint that it went on from.
     peak_memory_bytes: of the device on a GPU, of the process on a CPU.
     """
 

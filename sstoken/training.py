@@ -6,6 +6,7 @@ Shapes: N tokens of a micro-batch end to end, R its response tokens, B samples, 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,7 @@ class SelectionTrainer(Trainer):
         record: after training, per response token [R]: ``score`` float32, ``keep`` bool; per sample [S]: ``step`` int32.
         counted: totals of this process: tokens, response_tokens, kept_tokens, projected_tokens, history_tokens, and
             attention_pairs (the sum of squared sample lengths).
+        seconds_before: of training up to the checkpoint that this process went on from, however many came before it.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class SelectionTrainer(Trainer):
         }
         names = ("tokens", "response_tokens", "kept_tokens", "projected_tokens", "history_tokens", "attention_pairs")
         self.counted = dict.fromkeys(names, 0)
+        self.seconds_before, self._start = 0.0, time.perf_counter()
         self._pending: list[tuple] = []
         self._sums: dict[str, torch.Tensor] = {}
         self.add_callback(_SelectionCallback(self))
@@ -112,6 +115,7 @@ class SelectionTrainer(Trainer):
         """As Trainer's, attending within samples; from a checkpoint the selection's own state comes back too."""
         if isinstance(resume_from_checkpoint, (str, Path)):
             self._load_state(Path(resume_from_checkpoint))
+        self._start = time.perf_counter()
         with packed_attention(self.model), lean_adapters(self.model):
             output = super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
         self._flush()
@@ -294,12 +298,14 @@ class SelectionTrainer(Trainer):
         counted = torch.tensor(list(counted.values()), dtype=torch.int64)
         history = {f"history.{name}": value.contiguous() for name, value in self.history.items()}
         record = {f"record.{name}": value for name, value in record.items()}
+        seconds = torch.tensor(self.seconds_before + time.perf_counter() - self._start, dtype=torch.float64)
         with atomic_write(folder / STATE_FILE) as temporary:
-            save_file({**record, **history, "counted": counted}, temporary)
+            save_file({**record, **history, "counted": counted, "seconds": seconds}, temporary)
 
     def _load_state(self, folder: Path) -> None:
         state = load_file(folder / STATE_FILE)
         self.record = {name: state[f"record.{name}"] for name in self.record}
+        self.seconds_before = float(state["seconds"])
         if self.args.should_save:  # the sum over ranks is carried on by one of them
             self.counted = dict(zip(self.counted, state["counted"].tolist(), strict=True))
         for name in self.history:

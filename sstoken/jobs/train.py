@@ -142,6 +142,7 @@ def _train(order: TrainingJob, data: TokenData, signals: dict[str, torch.Tensor]
         if checkpoint := _last_checkpoint(checkpoints):
             print(f"{order.method.name}, seed {order.seed}: resuming from {checkpoint.name}")
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        cost.seconds += round(trainer.seconds_before, 3)
         if not any(row.get("learning_rate") for row in trainer.state.log_history):
             raise ValueError(
                 f"method {order.method.name}, part {order.part}: all {trainer.state.global_step} steps are warm-up, at "

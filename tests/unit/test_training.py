@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import TrainerCallback, TrainingArguments
 
@@ -290,6 +291,8 @@ def test_a_killed_run_resumes_to_the_same_adapter_record_and_log(history, tmp_pa
     for name, value in whole.record.items():
         assert torch.equal(value, resumed.record[name]), name
     assert whole.counted == resumed.counted
+    spent = [float(load_file(tmp_path / "killed" / f"checkpoint-{step}" / STATE_FILE)["seconds"]) for step in (2, 4, 6)]
+    assert 0 < spent[0] < spent[1] == resumed.seconds_before < spent[2]
     strip = [{k: v for k, v in row.items() if "loss" in k} for row in whole.state.log_history if "loss" in row]
     again = [{k: v for k, v in row.items() if "loss" in k} for row in resumed.state.log_history if "loss" in row]
     assert json.dumps(strip) == json.dumps(again)
