@@ -1,51 +1,18 @@
-"""The trainer: what is kept, what the loss is divided by, what is logged, what survives a kill."""
-
-import json
+"""The trainer: what is kept, what the loss is divided by, what is logged."""
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainerCallback
 
-from sstoken.dataset import SelectionDataset, fixed_mask, uniform_signal
 from sstoken.methods import Method, load_method, load_methods
 from sstoken.methods import sstoken as sstoken_method
 from sstoken.references import compute_losses
 from sstoken.selection import Scorer
-from sstoken.training import STATE_FILE, SelectionTrainer
 from tests.conftest import ragged_tokens, tiny_adapter, tiny_model
+from tests.trainers import adapter_of, largest_difference, signals_for, trainer_for
 
 METHODS = [name for name, method in load_methods().items() if method.trains]
-
-
-def signals_for(data, seed=1):
-    """Every stored signal, random, but for the losses of the base that the tests need to be true."""
-    total, generator = int(data.response_offset[-1]), torch.Generator().manual_seed(seed)
-    names = ("base_loss", "reference_loss", "history_loss", "uniform")
-    signals = {name: torch.rand(total, generator=generator) * 4 for name in names}
-    return signals | {"truth": torch.randint(0, 3, (total,), generator=generator).to(torch.uint8)}
-
-
-def trainer_for(method, data, folder, *, model=None, micro=4, accumulation=2, signals=None, **options):
-    settings = {"max_steps": 3, "learning_rate": 1e-2, "lr_scheduler_type": "constant", "save_strategy": "no"}
-    settings |= options.pop("args", {})
-    args = TrainingArguments(
-        str(folder), per_device_train_batch_size=micro, gradient_accumulation_steps=accumulation, logging_steps=1,
-        report_to="none", disable_tqdm=True, use_cpu=True, train_sampling_strategy="sequential", **settings,
-    )  # fmt: skip
-    method = load_method(method) if isinstance(method, str) else method
-    model = model or tiny_adapter(tiny_model())
-    dataset = SelectionDataset(data, signals_for(data) if signals is None else signals)
-    return SelectionTrainer(model, args, method=method, train_dataset=dataset, chunk_size=8, **options)
-
-
-def adapter_of(trainer):
-    return {n: p.detach().clone() for n, p in trainer.model.named_parameters() if p.requires_grad}
-
-
-def largest_difference(one, other):
-    return max((one[name] - other[name]).abs().max().item() for name in one)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -209,95 +176,6 @@ def test_log_means_are_those_of_the_record(tmp_path):
     assert trainer.counted["kept_tokens"] == int(keep.sum())
 
 
-def test_ema_history_follows_the_weights_and_starts_at_the_base(tmp_path):
-    from dataclasses import replace
-
-    data = ragged_tokens(16)
-    method = replace(load_method("self-modulated"), history="ema", history_decay=0.5)
-    trainer = trainer_for(method, data, tmp_path, model=tiny_adapter(tiny_model(), random=False), signals={})
-    before = adapter_of(trainer)
-    snapshots = [before]
-
-    class Watch(TrainerCallback):
-        def on_step_end(self, *_, **__):
-            snapshots.append(adapter_of(trainer))
-
-    trainer.add_callback(Watch())
-    trainer.train()
-    expected = before
-    for now in snapshots[1:]:
-        expected = {name: 0.5 * expected[name] + 0.5 * now[name] for name in expected}
-    assert largest_difference(trainer.history, expected) < 1e-6
-    assert trainer.state.log_history[0]["rel_kept"] == pytest.approx(0, abs=1e-6)
-    assert trainer.state.log_history[2]["rel_kept"] != pytest.approx(0, abs=1e-4)
-
-
-def test_a_checkpoint_history_is_the_runs_own_weights_of_the_last_multiple(tmp_path):
-    from dataclasses import replace
-
-    data = ragged_tokens(20)
-    method = replace(load_method("self-modulated"), history="checkpoint", history_steps=3)
-    model = tiny_adapter(tiny_model(), random=False)
-    trainer = trainer_for(method, data, tmp_path, model=model, signals={}, args={"max_steps": 7})
-    weights, histories = [adapter_of(trainer)], []
-
-    class Watch(TrainerCallback):
-        def on_step_end(self, *_, **__):
-            weights.append(adapter_of(trainer))
-            histories.append({name: value.clone() for name, value in trainer.history.items()})
-
-    trainer.add_callback(Watch())
-    trainer.train()
-    assert len(histories) == 7
-    for step, history in enumerate(histories, 1):
-        assert largest_difference(history, weights[step // 3 * 3]) < 1e-6, step
-
-
-class Stop(TrainerCallback):
-    """Ends training the hard way after a step, as a kill would between two checkpoints."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **_):
-        if state.global_step == self.step:
-            raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("history", ["base", "ema", "checkpoint"])
-def test_a_killed_run_resumes_to_the_same_adapter_record_and_log(history, tmp_path):
-    from dataclasses import replace
-
-    data, method = (
-        ragged_tokens(24),
-        replace(load_method("sstoken"), history=history, history_decay=0.9, history_steps=3),
-    )
-    args = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2}
-
-    def make(folder):
-        torch.manual_seed(0)
-        return trainer_for(method, data, folder, model=tiny_adapter(tiny_model(), dropout=0.1), args=args)
-
-    whole = make(tmp_path / "whole")
-    whole.train()
-    killed = make(tmp_path / "killed")
-    killed.add_callback(Stop(5))
-    with pytest.raises(KeyboardInterrupt):
-        killed.train()
-    assert (tmp_path / "killed" / "checkpoint-4" / STATE_FILE).exists()
-    resumed = make(tmp_path / "killed")
-    resumed.train(resume_from_checkpoint=str(tmp_path / "killed" / "checkpoint-4"))
-    assert largest_difference(adapter_of(whole), adapter_of(resumed)) == 0
-    for name, value in whole.record.items():
-        assert torch.equal(value, resumed.record[name]), name
-    assert whole.counted == resumed.counted
-    spent = [float(load_file(tmp_path / "killed" / f"checkpoint-{step}" / STATE_FILE)["seconds"]) for step in (2, 4, 6)]
-    assert 0 < spent[0] < spent[1] == resumed.seconds_before < spent[2]
-    strip = [{k: v for k, v in row.items() if "loss" in k} for row in whole.state.log_history if "loss" in row]
-    again = [{k: v for k, v in row.items() if "loss" in k} for row in resumed.state.log_history if "loss" in row]
-    assert json.dumps(strip) == json.dumps(again)
-
-
 def test_a_diverged_run_says_so(tmp_path):
     data = ragged_tokens(8)
     signals = signals_for(data) | {"history_loss": torch.full((int(data.response_offset[-1]),), float("nan"))}
@@ -318,37 +196,6 @@ def test_full_fine_tuning_trains_the_output_projection_too(tmp_path):
     trainer = trainer_for("sstoken", ragged_tokens(8), tmp_path, model=model, args={"max_steps": 1})
     trainer.train()
     assert not torch.equal(before, model.lm_head.weight)
-
-
-@pytest.mark.parametrize("scope", ["sample", "dataset"])
-def test_fixed_masks_keep_the_exact_count_in_their_scope(scope):
-    from dataclasses import replace
-
-    data = ragged_tokens(40)
-    method = replace(load_method("tokencleaning-fixed"), scope=scope)
-    keep = fixed_mask(method, SelectionDataset(data, signals_for(data)))
-    counts = data.response_offset.diff().tolist()
-    per_sample = [int(part.sum()) for part in keep.split(counts)]
-    if scope == "sample":
-        assert per_sample == [6 * n // 10 for n in counts]
-    else:
-        assert int(keep.sum()) == 6 * sum(counts) // 10
-        assert per_sample != [6 * n // 10 for n in counts]
-
-
-def test_oracle_keeps_just_the_clean_tokens():
-    data = ragged_tokens(10)
-    signals = signals_for(data)
-    keep = fixed_mask(load_method("oracle"), SelectionDataset(data, signals))
-    assert torch.equal(keep, signals["truth"] == 0)
-
-
-def test_the_uniform_draw_has_a_seed_of_its_own():
-    torch.manual_seed(1)
-    first = uniform_signal(100, 7)
-    torch.manual_seed(2)
-    assert torch.equal(first, uniform_signal(100, 7))
-    assert not torch.equal(first, uniform_signal(100, 8))
 
 
 @pytest.mark.parametrize("name", METHODS)

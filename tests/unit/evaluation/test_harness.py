@@ -7,90 +7,19 @@ import dataclasses
 import importlib.util
 import json
 import logging
-import random
 import socket
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tokenizers import pre_tokenizers, processors
 
-from sstoken.config import ConfigError
-from sstoken.evaluation import Benchmark, EvaluationError, EvaluationSettings, evaluate, load_benchmarks
+from sstoken.evaluation import EvaluationError, EvaluationSettings, evaluate
 from sstoken.evaluation.plan import _load, spread
 from sstoken.tasks import prompt_tokenizer
-from sstoken.tasks.tydiqa import utils as tydiqa
-
-TABLE = Path(__file__).parents[2] / "config" / "benchmarks.tsv"
-LOGIQA = Benchmark("logiqa", "sstoken_logiqa", 0, "acc", "1.0", 0.25, "LogiQA", "logiqa/{split}.jsonl")
-TYDIQA = Benchmark("tydiqa", "sstoken_tydiqa", 1, "f1", "1.0/1.0", 0.0, "TyDiQA", "tydiqa/{split}.jsonl")
-SETTINGS = EvaluationSettings(batch_size=4, dtype="float32", max_gen_toks=4)
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    alphabet = ["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
-
-
-@pytest.fixture(scope="module")
-def model(tokenizer):
-    torch.manual_seed(0)
-    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=4096, initializer_range=0.3, **size)
-    return LlamaForCausalLM(config).eval()
-
-
-@pytest.fixture
-def data(tmp_path):
-    draw = random.Random(0)
-    logiqa = [
-        {
-            "label": draw.choice("abcd"),
-            "context": f"Passage {i // 2}.",
-            "question": f"Which follows from {i}?",
-            "options": [f"{draw.choice('pqrs')}{k} option" for k in range(4)],
-        }
-        for i in range(10)
-    ]
-    rows = [
-        {
-            "id": f"{language}-{i}",
-            "title": "",
-            "context": f"{language} passage {i}, with the answer {i}.",
-            "question": f"what of {i}?",
-            "answers": {"text": [str(i)], "answer_start": [0]},
-        }
-        for language in tydiqa.LANGUAGES
-        for i in range(3)
-    ]
-    _write(tmp_path / "logiqa" / "test.jsonl", logiqa)
-    _write(tmp_path / "tydiqa" / "validation.jsonl", rows)
-    _write(tmp_path / "tydiqa" / "train.jsonl", rows)
-    return tmp_path
-
-
-def _write(path, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-@pytest.fixture
-def forward_passes(model):
-    seen = []
-    handle = model.register_forward_pre_hook(
-        lambda _, args, kwargs: seen.append(args[0] if args else kwargs["input_ids"]), with_kwargs=True
-    )
-    yield seen
-    handle.remove()
+from tests.unit.evaluation.conftest import LOGIQA, SETTINGS, TYDIQA
 
 
 def _option_scores(model, tokenizer, row):
@@ -326,85 +255,3 @@ def test_settings_and_dtype_are_checked(model, tokenizer, data):
     for wrong in ({"limit": 3, "limit_fraction": 0.5}, {"limit": 0}, {"limit_fraction": 1.5}):
         with pytest.raises(EvaluationError, match="limit"):
             EvaluationSettings(**wrong)
-
-
-class TestTable:
-    PAPER = [
-        "winogrande",
-        "arc_challenge",
-        "arc_easy",
-        "hellaswag",
-        "logiqa",
-        "mmlu",
-        "truthfulqa_mc2",
-        "triviaqa",
-        "agieval",
-        "tydiqa",
-    ]
-
-    def test_the_papers_ten_are_there(self):
-        rows = {b.name: b for b in load_benchmarks(TABLE)}
-        assert set(self.PAPER) <= set(rows)
-        assert {name: rows[name].shots for name in self.PAPER if rows[name].shots} == {"mmlu": 5, "tydiqa": 1}
-        assert all(0 <= b.chance < 1 and b.column for b in rows.values())
-
-    def test_asked_for_order_is_kept(self):
-        assert [b.name for b in load_benchmarks(TABLE, ["mmlu", "arc_easy"])] == ["mmlu", "arc_easy"]
-
-    def test_an_unknown_name_lists_the_known(self):
-        with pytest.raises(ConfigError, match=r"'helaswag'.*'hellaswag'.*Known: winogrande, "):
-            load_benchmarks(TABLE, ["helaswag"])
-
-
-class TestTydiqa:
-    def test_f1_is_squads(self):
-        assert tydiqa.f1("The cat, sat!", "a cat sat") == 1
-        assert tydiqa.f1("in 1994", "1994") == pytest.approx(2 / 3)
-        assert tydiqa.f1("cat cat", "cat dog bird") == pytest.approx(0.4)
-        assert tydiqa.f1("", "x") == tydiqa.f1("the", "a") == 0
-        doc = {"answers": {"text": ["blue whale", "whale"]}}
-        assert tydiqa.process_results(doc, [" whale\n"]) == {"f1": 1.0, "exact_match": 1.0}
-
-    def test_at_most_200_a_language_by_one_generator_over_languages(self):
-        sizes = {name: 150 if name == "bengali" else 203 + i for i, name in enumerate(tydiqa.LANGUAGES)}
-        rows = Dataset.from_list([{"id": f"{name}-{i}", "context": ""} for name, n in sizes.items() for i in range(n)])
-        random.seed(42)
-        for name, n in sizes.items():
-            ids = [f"{name}-{i}" for i in range(n)]
-            expected = random.sample(ids, 200) if n > 200 else ids
-            assert getattr(tydiqa, name)(rows)["id"][:] == expected
-
-    def test_the_example_is_of_the_same_language_or_english(self):
-        rows = Dataset.from_list(
-            [{"id": f"{name}-{i}", "context": ""} for name in ("english", "korean") for i in range(5)]
-        )
-        assert tydiqa.korean_shot(rows)["id"][0].startswith("korean")
-        assert tydiqa.swahili_shot(rows)["id"][0].startswith("english")
-        assert len(tydiqa.korean_shot(rows)) == 1
-        with pytest.raises(ValueError, match="neither swahili nor English"):
-            tydiqa.swahili_shot(rows.filter(lambda row: row["id"].startswith("korean")))
-
-    def test_passages_end_after_512_tokens_of_the_model(self, tokenizer):
-        rows = Dataset.from_list([{"id": "telugu-1", "context": "పేరా" * 300}, {"id": "telugu-2", "context": "short"}])
-        assert tydiqa.telugu(rows)["context"][:] == rows["context"][:]
-        reading = prompt_tokenizer.set(tokenizer)
-        long, short = tydiqa.telugu(rows)["context"]
-        prompt_tokenizer.reset(reading)
-        assert short == "short" and ("పేరా" * 300).startswith(long)
-        assert 509 <= len(tokenizer(long)["input_ids"]) <= 515  # a letter of three bytes may straddle the limit
-
-    def test_prompt(self, model, tokenizer, data, forward_passes):
-        evaluate(model, tokenizer, [TYDIQA], dataclasses.replace(SETTINGS, limit=1, max_gen_toks=1), data_root=data)
-        (ids,) = forward_passes
-        head, example, question = tokenizer.decode(ids[0]).split("\n\n")
-        assert head.startswith("اقرأ")
-        assert example.startswith("الفقرة: arabic passage") and example.split("\n")[2].split(": ")[1] in "012"
-        assert question == "الفقرة: arabic passage 0, with the answer 0.\nالسؤال: what of 0?\nالجواب:"
-
-    def test_the_models_tokenizer_cuts_example_and_question(self, model, tokenizer, data, forward_passes):
-        rows = [json.loads(line) for line in (data / "tydiqa/train.jsonl").open()]
-        for split in ("train", "validation"):
-            _write(data / f"tydiqa/{split}.jsonl", [row | {"context": "x" * 1200} for row in rows])
-        evaluate(model, tokenizer, [TYDIQA], dataclasses.replace(SETTINGS, limit=1, max_gen_toks=1), data_root=data)
-        assert tokenizer.decode(forward_passes[0][0]).count("x" * 512 + "\n") == 2
-        assert "x" * 513 not in tokenizer.decode(forward_passes[0][0])

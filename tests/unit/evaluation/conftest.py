@@ -1,0 +1,79 @@
+"""A tiny model with a tokenizer of bytes, and rows of two benchmarks. No network, no shared data."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from sstoken.evaluation import Benchmark, EvaluationSettings
+from sstoken.tasks.tydiqa import utils as tydiqa
+
+LOGIQA = Benchmark("logiqa", "sstoken_logiqa", 0, "acc", "1.0", 0.25, "LogiQA", "logiqa/{split}.jsonl")
+TYDIQA = Benchmark("tydiqa", "sstoken_tydiqa", 1, "f1", "1.0/1.0", 0.0, "TyDiQA", "tydiqa/{split}.jsonl")
+SETTINGS = EvaluationSettings(batch_size=4, dtype="float32", max_gen_toks=4)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    alphabet = ["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=4096, initializer_range=0.3, **size)
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture
+def data(tmp_path):
+    draw = random.Random(0)
+    logiqa = [
+        {
+            "label": draw.choice("abcd"),
+            "context": f"Passage {i // 2}.",
+            "question": f"Which follows from {i}?",
+            "options": [f"{draw.choice('pqrs')}{k} option" for k in range(4)],
+        }
+        for i in range(10)
+    ]
+    rows = [
+        {
+            "id": f"{language}-{i}",
+            "title": "",
+            "context": f"{language} passage {i}, with the answer {i}.",
+            "question": f"what of {i}?",
+            "answers": {"text": [str(i)], "answer_start": [0]},
+        }
+        for language in tydiqa.LANGUAGES
+        for i in range(3)
+    ]
+    write(tmp_path / "logiqa" / "test.jsonl", logiqa)
+    write(tmp_path / "tydiqa" / "validation.jsonl", rows)
+    write(tmp_path / "tydiqa" / "train.jsonl", rows)
+    return tmp_path
+
+
+def write(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def forward_passes(model):
+    seen = []
+    handle = model.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(args[0] if args else kwargs["input_ids"]), with_kwargs=True
+    )
+    yield seen
+    handle.remove()
