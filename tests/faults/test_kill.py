@@ -1,5 +1,6 @@
 """A run killed at any moment and started again ends with the same table as one that was left alone."""
 
+import json
 import os
 import random
 import signal
@@ -8,7 +9,8 @@ import time
 
 import pandas as pd
 import pytest
-from safetensors.torch import load_file
+import torch
+from safetensors.torch import load_file, save_file
 
 from tests.flow import Workflow
 
@@ -85,7 +87,11 @@ def test_a_job_killed_between_checkpoints_resumes_and_does_not_start_over(alone,
     if (workflow.results("kill") / "runs" / "tiny-llama" / "full" / "seed0" / "run.json").exists():
         pytest.skip("the run was over before the kill arrived")
     assert kept
+    for path in folder.rglob("selection_state.safetensors"):  # as if an hour had gone by until the kill
+        save_file(load_file(path) | {"seconds": torch.tensor(3600.0, dtype=torch.float64)}, path)
     workflow.run(config, "--nolock")
+    record = workflow.results("kill") / "runs" / "tiny-llama" / "full" / "seed0" / "run.json"
+    assert 3600 < json.loads(record.read_text())["cost"]["seconds"] < 3700
     log = (workflow.results("kill") / "logs" / "train" / "tiny-llama" / "train_1.log").read_text()
     assert f"resuming from {kept[-1]}" in log
     adapter = "runs/tiny-llama/full/seed0/adapter_model.safetensors"

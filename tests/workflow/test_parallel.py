@@ -25,7 +25,11 @@ def chain(workflow, root, name, **changes):
     return workflow.results(name) / "runs" / "tiny-llama" / "tokencleaning-self-evolving" / "seed0"
 
 
-def test_a_chain_on_two_processes_is_the_chain_on_one(workflow, root):
+def test_a_chain_on_two_processes_is_the_chain_on_one(workflow, root, monkeypatch):
+    # as a thread of the group may do while the interpreter of a finished rank shuts down
+    abort = 'import atexit, os\nif "LOCAL_RANK" in os.environ:\n    atexit.register(os.abort)\n'
+    (workflow.folder / "sitecustomize.py").write_text(abort)
+    monkeypatch.setenv("PYTHONPATH", str(workflow.folder))
     alone = chain(workflow, root, "alone")
     sharded = chain(workflow, root, "sharded", parallel={"tiny": {"gpus": 2, "strategy": "fsdp"}})
     for part in (".", "part0"):

@@ -17,11 +17,8 @@ from sstoken.provenance import Cost, software
 
 QUESTIONS = 60_000
 STEPS = 1_041  # of 50,000 samples, 48 a step
-SHARES = {
-    "mmlu": 0.25,
-    "triviaqa": 0.3,
-    "hellaswag": 0.17,
-}  # of the questions; the other benchmarks share the rest evenly
+# of the questions; the other benchmarks share the rest evenly
+SHARES = {"mmlu": 0.25, "triviaqa": 0.3, "hellaswag": 0.17}
 
 STAGES = {
     "collect": """
