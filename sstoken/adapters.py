@@ -18,6 +18,8 @@ from peft.tuners.lora.layer import Linear
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
+from sstoken.selection.autocast import no_autocast
+
 DRAWS = 2**16
 """Shares of kept inputs come in steps of one in so many."""
 
@@ -44,7 +46,7 @@ class _LoraLinear(torch.autograd.Function):
     def forward(ctx, input_NI, weight_OI, bias_O, down_rI, up_Or, scaling, dropout):
         autocast = torch.is_autocast_enabled(input_NI.device.type)
         dtype = torch.get_autocast_dtype(input_NI.device.type) if autocast else down_rI.dtype
-        with torch.autocast(input_NI.device.type, enabled=False):
+        with no_autocast(input_NI):
             input_NI = input_NI.to(dtype if autocast else weight_OI.dtype)
             dropped_NI, mask_NI = input_NI, None
             if dropout:
@@ -65,7 +67,7 @@ class _LoraLinear(torch.autograd.Function):
     def backward(ctx, grad_NO):
         input_NI, weight_OI, down_rI, up_Or, mask_NI, middle_Nr = ctx.saved_tensors
         dtype = down_rI.dtype
-        with torch.autocast(grad_NO.device.type, enabled=False):
+        with no_autocast(grad_NO):
             wide_NO = grad_NO.to(dtype)
             grad_up_Or = (wide_NO.T @ middle_Nr).mul_(ctx.scaling)
             grad_middle_Nr = (wide_NO @ up_Or).mul_(ctx.scaling)

@@ -116,7 +116,7 @@ class SelectionTrainer(Trainer):
         if isinstance(resume_from_checkpoint, (str, Path)):
             self._load_state(Path(resume_from_checkpoint))
         self._start = time.perf_counter()
-        with packed_attention(self.model), lean_adapters(self.model):
+        with packed_attention(self.model), lean_adapters(self.model), _settled(self.model):
             output = super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
         self._flush()
         if self.args.world_size > 1:
@@ -327,6 +327,25 @@ class _SelectionCallback(TrainerCallback):
 def _first(keep_R: torch.Tensor, kept: int) -> torch.Tensor:
     """Positions of the kept tokens in order, found without asking the device how many there are."""
     return torch.argsort(~keep_R, stable=True)[:kept]
+
+
+@contextmanager
+def _settled(model: torch.nn.Module) -> Iterator[None]:
+    """Trainer asks at every step for all parameters, twice, and for the mode that the model is in already.
+
+    Each is a walk over every module, together a twentieth of a small model's step.  While the context lasts the model
+    neither gains nor loses a parameter, and changes its mode as a whole.
+    """
+    parameters = list(model.parameters())
+
+    def train(mode: bool = True) -> torch.nn.Module:
+        return model if model.training == mode else type(model).train(model, mode)
+
+    model.parameters, model.train = lambda recurse=True: iter(parameters), train
+    try:
+        yield
+    finally:
+        del model.parameters, model.train
 
 
 @contextmanager

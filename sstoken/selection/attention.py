@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from .autocast import no_autocast
+
 
 @torch.no_grad()
 def attention_mass(
@@ -44,7 +46,7 @@ def attention_mass(
     dtype = torch.promote_types(query_BHTK.dtype, torch.float32)
     if length == 0:
         return query_BHTK.new_zeros(batch, length, dtype=dtype)
-    with torch.autocast(query_BHTK.device.type, enabled=False):
+    with no_autocast(query_BHTK):
         query_BHTK, key_BGTK = query_BHTK.to(dtype), key_BGTK.to(dtype)
         # fused kernels want values as wide as the keys and dense in the last axis, else they fall back to [T, T]:
         # the indicator is written once for K columns and only viewed H times

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import torch
 
+from .autocast import no_autocast
+
 DEFAULT_CHUNK = 1024
 CPU_LOGITS = 6_000_000
 """24 MB of float32: a block that glibc's malloc keeps for the next pass (from 32 MB on it never does)."""
@@ -111,7 +113,7 @@ class _TokenLoss(torch.autograd.Function):
     def forward(ctx, hidden_ND, weight_VD, bias_V, target_N, chunk_size, backward_tokens, gradient_first):
         # a trained projection's gradient is a sum over tokens weighted by what comes from upstream: it has to wait
         gradient_first = gradient_first and ctx.needs_input_grad[0] and not any(ctx.needs_input_grad[1:3])
-        with torch.autocast(hidden_ND.device.type, enabled=False):
+        with no_autocast(hidden_ND):
             count = hidden_ND.shape[0]
             loss_N = hidden_ND.new_empty(count, dtype=torch.promote_types(hidden_ND.dtype, torch.float32))
             grad_ND = torch.empty_like(hidden_ND) if gradient_first else None
@@ -141,7 +143,7 @@ class _TokenLoss(torch.autograd.Function):
             return (grad_ND * upstream_N[:, None]).to(grad_ND.dtype), None, None, None, None, None, None
         hidden_ND, weight_VD, bias_V, target_N = ctx.saved_tensors
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
-        with torch.autocast(hidden_ND.device.type, enabled=False):
+        with no_autocast(hidden_ND):
             upstream_N = upstream_N.masked_fill(target_N < 0, 0.0)
             index_M = _nonzero(upstream_N, ctx.backward_tokens)
             grad_hidden = torch.zeros_like(hidden_ND) if need_hidden else None

@@ -230,6 +230,7 @@ def test_the_selection_module_knows_tensors_only(root):
                     "functools",
                     "typing",
                     "dataclasses",
+                    "contextlib",
                     "__future__",
                 }, path
 

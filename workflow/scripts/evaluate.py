@@ -1,9 +1,11 @@
 from pathlib import Path
 
-from sstoken.devices import own_gpus
-from sstoken.evaluation import load_benchmarks
-from sstoken.jobs import logged
-from sstoken.jobs.evaluate import evaluate_all
+from sstoken.jobs import imports, logged
+
+with imports():
+    from sstoken.devices import own_gpus
+    from sstoken.evaluation import load_benchmarks
+    from sstoken.jobs.evaluate import evaluate_all
 
 with logged(snakemake.log[0]), own_gpus(snakemake.resources.get("gpu", 0)):
     params = snakemake.params

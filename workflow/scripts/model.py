@@ -1,8 +1,10 @@
 from pathlib import Path
 
-from sstoken.config import ModelEntry
-from sstoken.jobs import logged
-from sstoken.jobs.prepare import store_model
+from sstoken.jobs import imports, logged
+
+with imports():
+    from sstoken.config import ModelEntry
+    from sstoken.jobs.prepare import store_model
 
 with logged(snakemake.log[0]):
     params = snakemake.params

@@ -1,8 +1,10 @@
 from functools import partial
 from pathlib import Path
 
-from sstoken.jobs import each, logged
-from sstoken.jobs.prepare import store_tokens
+from sstoken.jobs import each, imports, logged
+
+with imports():
+    from sstoken.jobs.prepare import store_tokens
 
 with logged(snakemake.log[0]):
     params = snakemake.params

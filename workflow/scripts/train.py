@@ -1,8 +1,10 @@
 from pathlib import Path
 
-from sstoken.devices import own_gpus
-from sstoken.jobs import logged
-from sstoken.jobs.train import order_training, train_all
+from sstoken.jobs import imports, logged
+
+with imports():
+    from sstoken.devices import own_gpus
+    from sstoken.jobs.train import order_training, train_all
 
 with logged(snakemake.log[0]), own_gpus(snakemake.resources.get("gpu", 0)):
     params = snakemake.params
