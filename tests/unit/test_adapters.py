@@ -28,13 +28,15 @@ def draws_of_peft(monkeypatch):
     monkeypatch.setattr(adapters, "kept_share", lambda dropout: 1 - dropout)
 
 
-def network(*, dtype=torch.float32, dropout=0.1, bias=True, **options):
+def network(*, dtype=torch.float32, rank=8, dropout=0.1, bias=True, **options):
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, attention_bias=bias, mlp_bias=bias,
     )  # fmt: skip
-    lora = LoraConfig(r=8, lora_alpha=4, lora_dropout=dropout, target_modules=TARGETS, task_type="CAUSAL_LM", **options)
+    lora = LoraConfig(
+        r=rank, lora_alpha=4, lora_dropout=dropout, target_modules=TARGETS, task_type="CAUSAL_LM", **options
+    )
     model = get_peft_model(LlamaForCausalLM(config).to(dtype), lora).train()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -62,9 +64,11 @@ def assert_equal(found, expected, tolerance):
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1, 0.5, 1.0])
 @pytest.mark.parametrize("bias", [False, True])
-def test_losses_and_gradients_are_those_of_peft(dropout, bias, draws_of_peft):
-    model = network(dropout=dropout, bias=bias)
-    assert_equal(loss_and_gradients(model, lean_adapters(model)), loss_and_gradients(model, nullcontext()), 1e-5)
+@pytest.mark.parametrize("rank", [1, 8, 12])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-12)])
+def test_losses_and_gradients_are_those_of_peft(dropout, bias, rank, dtype, tolerance, draws_of_peft):
+    model = network(dtype=dtype, rank=rank, dropout=dropout, bias=bias)
+    assert_equal(loss_and_gradients(model, lean_adapters(model)), loss_and_gradients(model, nullcontext()), tolerance)
 
 
 @pytest.mark.parametrize("autocast", [False, True])
