@@ -1,5 +1,7 @@
 """The trainer: what is kept, what the loss is divided by, what is logged."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -45,8 +47,6 @@ def naive_loss(model, data, keep_R, normalisation):
 @pytest.mark.parametrize("normalisation", ["tokens", "samples"])
 @pytest.mark.parametrize("name", ["full", "tokencleaning-fixed", "sstoken", "semantic-aware"])
 def test_gradient_is_that_of_the_mean_over_kept_tokens(name, normalisation, tmp_path):
-    from dataclasses import replace
-
     data = ragged_tokens(8)
     method = replace(load_method(name), normalisation=normalisation)
     trainer = trainer_for(
@@ -71,8 +71,6 @@ def test_gradient_is_that_of_the_mean_over_kept_tokens(name, normalisation, tmp_
 
 def test_micro_batch_normalisation_averages_the_means_of_micro_batches(tmp_path):
     """The release's objective: unlike the mean over all kept tokens, it depends on how samples are grouped."""
-    from dataclasses import replace
-
     data = ragged_tokens(8)
     method = replace(load_method("tokencleaning-fixed"), normalisation="micro-batch")
     trainer = trainer_for(method, data, tmp_path, args={"max_steps": 1, "learning_rate": 1e-30, "max_grad_norm": 0})
@@ -137,9 +135,21 @@ def test_self_modulated_keeps_what_fell_most_since_its_history(tmp_path):
         assert rel[keep].min() > rel[~keep].max()
 
 
-def test_early_phase_ranks_by_attention_alone(tmp_path):
-    from dataclasses import replace
+def test_every_module_is_in_training_but_for_the_pass_over_the_history(tmp_path):
+    """Trainer's own calls to change the mode are saved where there is nothing to change, never where there is."""
+    model = tiny_adapter(tiny_model()).eval()
+    method = replace(load_method("self-modulated"), history="ema", history_decay=0.5)
+    trainer = trainer_for(method, ragged_tokens(8), tmp_path, model=model, accumulation=1)
+    modes = []
+    model.get_base_model().register_forward_pre_hook(lambda *_: modes.append({m.training for m in model.modules()}))
+    trainer.train()
+    assert modes == [{False}, {True}] * 3 or modes == [{True}, {False}] * 3
+    assert not {"train", "parameters"} & set(vars(model))
+    model.eval()
+    assert not any(module.training for module in model.modules())
 
+
+def test_early_phase_ranks_by_attention_alone(tmp_path):
     data = ragged_tokens(8, response=(8, 12))
     keeps = {}
     for name, options in {

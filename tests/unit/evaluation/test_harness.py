@@ -14,7 +14,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lm_eval.api.task import ConfigurableTask
 from tokenizers import pre_tokenizers, processors
+from transformers import LlamaForCausalLM
 
 from sstoken.evaluation import EvaluationError, EvaluationSettings, evaluate
 from sstoken.evaluation.plan import _load, spread
@@ -79,6 +81,33 @@ def test_runs_share_loaded_tasks_unless_rows_or_tokenizer_differ(model, tokenize
     assert misses == 3
     _load.cache_clear()
     assert samples.equals(scores()[0])
+
+
+def test_prompts_are_put_together_once_and_answered_by_each_model(model, tokenizer, data, monkeypatch):
+    built, fewshot_context = [], ConfigurableTask.fewshot_context
+    monkeypatch.setattr(
+        ConfigurableTask, "fewshot_context", lambda *a, **o: built.append(a) or fewshot_context(*a, **o)
+    )
+
+    def samples(model, **changes):
+        settings = dataclasses.replace(SETTINGS, **changes)
+        return evaluate(model, tokenizer, [LOGIQA, TYDIQA], settings, data_root=data).samples
+
+    torch.manual_seed(1)
+    other = LlamaForCausalLM(model.config).eval()
+    _load.cache_clear()
+    samples(model)
+    prompts = len(built)
+    found = samples(other)
+    assert len(built) == prompts
+    samples(other, limit=4)  # other questions are put together anew, and leave nothing behind
+    failing = other.model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(OSError("full disk")))
+    with pytest.raises(OSError, match="full disk"):
+        samples(other)
+    failing.remove()
+    assert samples(other).equals(found)
+    _load.cache_clear()
+    assert samples(other).equals(found) and not samples(model).equals(found)
 
 
 def test_a_limit_counts_all_questions_of_a_group(model, tokenizer, data):
