@@ -15,7 +15,8 @@ class Progress:
     """Reads records as they appear.
 
     What is left is estimated from the seconds of finished records of the same stage and model (of the stage, where its
-    model has none yet), and from how many seconds of work were done a second so far.
+    model has none yet), and from how many seconds of work were done a second so far.  Of a stage that has finished
+    nothing yet, nothing is known: the time is then that until the others are through.
 
     records: path -> (stage, model), of everything that the grid asks for, in order.
     """
@@ -59,13 +60,17 @@ class Progress:
             stage, model = self.records[path]
             means[stage, model].append(seconds)
             means[stage, None].append(seconds)
-        overall = sum(self.seconds.values()) / len(self.seconds)
-        seconds = 0.0
+        seconds, unknown = 0.0, False
         for stage, model in missing:
-            known = means.get((stage, model)) or means.get((stage, None)) or [overall]
-            seconds += sum(known) / len(known)
+            known = means.get((stage, model)) or means.get((stage, None))
+            unknown = unknown or known is None
+            seconds += sum(known) / len(known) if known else 0.0
+        if not seconds:
+            return "time left is not known yet"
         left = seconds * (self.now() - self.start) / work
-        return f"about {left / 60:.0f} minutes left" if left >= 90 else f"about {left:.0f} seconds left"
+        text = f"about {left / 60:.0f} minutes" if left >= 90 else f"about {left:.0f} seconds"
+        stages = dict.fromkeys(stage for stage, _ in missing if (stage, None) in means)
+        return f"{text} until all are {' and '.join(stages)}" if unknown else f"{text} left"
 
     def watch(self, say: Callable[[str], None], every: float = 30.0) -> threading.Event:
         """Say the line every so many seconds where something has changed; set the returned event to stop."""

@@ -27,6 +27,21 @@ def test_time_left_follows_stage_and_model(tmp_path):
     assert progress.line() == "trained 5 of 5; all done"
 
 
+def test_a_stage_that_has_not_begun_is_not_guessed(tmp_path):
+    clock = [0.0]
+    records = {tmp_path / f"{stage}{i}": (stage, "m") for stage in ("trained", "evaluated") for i in range(2)}
+    progress = Progress(records, now=lambda: clock[0])
+    write(tmp_path / "trained0", 100)
+    clock[0] = 100.0
+    assert progress.line() == "trained 1 of 2, evaluated 0 of 2; about 2 minutes until all are trained"
+    write(tmp_path / "trained1", 100)
+    clock[0] = 200.0
+    assert progress.line() == "trained 2 of 2, evaluated 0 of 2; time left is not known yet"
+    write(tmp_path / "evaluated0", 20)
+    clock[0] = 220.0
+    assert progress.line() == "trained 2 of 2, evaluated 1 of 2; about 20 seconds left"
+
+
 def test_it_speaks_when_something_is_done(tmp_path):
     said = []
     stop = Progress({tmp_path / "a": ("trained", "m")}).watch(said.append, every=0.02)
