@@ -23,9 +23,8 @@ from sstoken.selection.autocast import no_autocast
 DRAWS = 2**16
 """Shares of kept inputs come in steps of one in so many."""
 
-
 NARROW = 8
-"""Up to so many columns, a float32 product with few columns takes MKL two to four times as long as one with few rows."""
+"""Up to so many columns, a float32 product with few columns takes MKL up to four times as long as one with few rows."""
 
 
 def kept_share(dropout: float) -> float:

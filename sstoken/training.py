@@ -333,7 +333,7 @@ def _first(keep_R: torch.Tensor, kept: int) -> torch.Tensor:
 def _settled(model: torch.nn.Module) -> Iterator[None]:
     """Trainer asks at every step for all parameters, twice, and for the mode that the model is in already.
 
-    Each is a walk over every module, together a twentieth of a small model's step.  While the context lasts the model
+    Each is a walk over every module: a few hundredths of a small model's step.  While the context lasts the model
     neither gains nor loses a parameter, and changes its mode as a whole.
     """
     parameters = list(model.parameters())

@@ -14,13 +14,12 @@ import pytest
 import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from sstoken.config import ModelEntry
 from sstoken.evaluation import EvaluationSettings, evaluate, load_benchmarks
 from sstoken.models import Weights, load_tokenizer
 from sstoken.sources import materialise
+from tests.byte_models import byte_llama, byte_tokenizer
 
 TABLE = Path(__file__).parents[2] / "config" / "benchmarks.tsv"
 THEIR_TASKS = Path(lm_eval.__file__).parent / "tasks"
@@ -43,19 +42,12 @@ THEIRS = {
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    alphabet = ["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>", pad_token="</s>")
+    return byte_tokenizer(pad_token="</s>")
 
 
 @pytest.fixture(scope="module")
 def model(tokenizer):
-    torch.manual_seed(0)
-    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=2048, initializer_range=0.3, **size)
-    return LlamaForCausalLM(config).eval()
+    return byte_llama(tokenizer, width=16, layers=1, positions=2048)
 
 
 @pytest.fixture

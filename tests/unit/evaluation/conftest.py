@@ -6,12 +6,10 @@ import json
 import random
 
 import pytest
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from sstoken.evaluation import Benchmark, EvaluationSettings
 from sstoken.tasks.tydiqa import utils as tydiqa
+from tests.byte_models import byte_llama, byte_tokenizer
 
 LOGIQA = Benchmark("logiqa", "sstoken_logiqa", 0, "acc", "1.0", 0.25, "LogiQA", "logiqa/{split}.jsonl")
 TYDIQA = Benchmark("tydiqa", "sstoken_tydiqa", 1, "f1", "1.0/1.0", 0.0, "TyDiQA", "tydiqa/{split}.jsonl")
@@ -20,19 +18,12 @@ SETTINGS = EvaluationSettings(batch_size=4, dtype="float32", max_gen_toks=4)
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    alphabet = ["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
+    return byte_tokenizer()
 
 
 @pytest.fixture(scope="module")
 def model(tokenizer):
-    torch.manual_seed(0)
-    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=4096, initializer_range=0.3, **size)
-    return LlamaForCausalLM(config).eval()
+    return byte_llama(tokenizer, width=32, layers=2, positions=4096)
 
 
 @pytest.fixture

@@ -101,11 +101,18 @@ def test_prompts_are_put_together_once_and_answered_by_each_model(model, tokeniz
     found = samples(other)
     assert len(built) == prompts
     samples(other, limit=4)  # other questions are put together anew, and leave nothing behind
-    failing = other.model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(OSError("full disk")))
-    with pytest.raises(OSError, match="full disk"):
-        samples(other)
+
+    def fail(*_):
+        raise OSError("full disk")
+
+    failing = other.model.register_forward_pre_hook(fail)
+    for changes in ({}, {"limit": 4}):
+        with pytest.raises(OSError, match="full disk"):
+            samples(other, **changes)
+        failing.remove()
+        assert samples(other).equals(found)
+        failing = other.model.register_forward_pre_hook(fail)
     failing.remove()
-    assert samples(other).equals(found)
     _load.cache_clear()
     assert samples(other).equals(found) and not samples(model).equals(found)
 
