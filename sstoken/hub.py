@@ -55,7 +55,7 @@ def snapshot(repo: str, kind: str, revision: str | None, patterns: list[str], *,
     Raises:
         HubError: gated, unknown or moved repositories, no network, broken files.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import is_offline_mode, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
         IncompleteSnapshotError,
@@ -67,7 +67,11 @@ def snapshot(repo: str, kind: str, revision: str | None, patterns: list[str], *,
     asked = revision or "main"
     where = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{repo}"
     try:
-        folder = Path(snapshot_download(repo, repo_type=kind, revision=asked, allow_patterns=patterns))
+        # of a commit, huggingface_hub 1 asks the hub for its files even when it is switched off
+        offline = is_offline_mode()
+        folder = Path(
+            snapshot_download(repo, repo_type=kind, revision=asked, allow_patterns=patterns, local_files_only=offline)
+        )
     except (GatedRepoError, RepositoryNotFoundError) as error:
         gated = isinstance(error, GatedRepoError)
         why = "is gated" if gated else "is not there, or only for those whom its owner lets in"

@@ -131,7 +131,7 @@ class SelectionTrainer(Trainer):
         elif self.method.normalisation == "samples":
             items = sum(len(batch["lengths"]) for batch in batches)
         else:
-            return batches, None
+            items = len(batches)
         items = torch.tensor(items, device=device)
         return batches, self.accelerator.reduce(items, "sum") if self.args.world_size > 1 else items
 
@@ -163,10 +163,8 @@ class SelectionTrainer(Trainer):
 
         loss = forward(model, batch["input_ids"], batch["position_ids"], segments, project)
         if num_items_in_batch is not None:
-            # the mean over ranks that DDP and FSDP take is undone: the divisor counts all ranks' tokens already
+            # the mean over ranks that DDP and FSDP take is undone: the divisor counts those of all ranks already
             loss = loss * self.accelerator.num_processes / num_items_in_batch.clamp_min(1)
-        elif self.model.training:
-            loss = loss / self.current_gradient_accumulation_steps
         if self.model.training:
             self._note(batch, measured, project_all)
         return (loss, {"loss": loss.detach()}) if return_outputs else loss
