@@ -138,7 +138,7 @@ def save(drawn: Drawn, folder: Path) -> None:
     """``<name>.svg``, ``.pdf`` and ``.png``, without dates or random ids."""
     figure = drawn.figure
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once, alike in all formats
+    figure.set_layout_engine(None)  # laid out once, alike in all formats; an engine, even an idle one, would draw twice
     empty = {
         "svg": {"Date": None, "Creator": None},
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
