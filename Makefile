@@ -3,6 +3,7 @@
 # make plan [CONFIG=… SET="…"]                                what that would cost, before it runs
 # make report [CONFIG=… SET="…"]                              the page of a grid that is still running or has failed
 # make test                                                   the test suite
+# make proofs; make oldest                                    proofs too long for it; the suite on the oldest libraries
 # make bench [BENCH="--repeats 5 …"]                          what a training step costs; python benchmarks/step.py --help
 # PYTHON=/path/to/python  uses that interpreter and installs nothing
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu  takes torch from there (a small CPU build)
@@ -24,7 +25,7 @@ INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 # held by the running snakemake and released by its death, so that a killed run never has to be unlocked by hand
 LOCK := $(if $(shell command -v flock),flock --nonblock --conflict-exit-code 75 results/.lock)
 
-.PHONY: reproduce report fetch plan test lint proofs bench
+.PHONY: reproduce report fetch plan test proofs oldest bench
 .DELETE_ON_ERROR:
 
 reproduce: $(SETUP)
@@ -53,6 +54,17 @@ proofs: $(SETUP)
 
 bench: $(SETUP)
 	$(RUN) benchmarks/step.py --all $(BENCH)
+
+# the suite on the oldest libraries that this runs with
+oldest: .oldest/.installed
+	.oldest/bin/python -m pytest
+
+.oldest/.installed: requirements.lock requirements-oldest.txt
+	$(BASE_PYTHON) -m venv .oldest
+	grep -ivE '^(torch|transformers|huggingface_hub)==' requirements.lock >.oldest/others.txt
+	.oldest/bin/python -m pip install --quiet --no-deps -r .oldest/others.txt
+	.oldest/bin/python -m pip install --quiet $(INDEX) -r requirements-oldest.txt
+	@touch $@
 
 .venv/.installed: requirements.lock
 	@$(BASE_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, not " + sys.version.split()[0])'
