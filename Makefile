@@ -61,7 +61,7 @@ oldest: .oldest/.installed
 
 .oldest/.installed: requirements.lock requirements-oldest.txt
 	$(BASE_PYTHON) -m venv .oldest
-	grep -ivE '^(torch|transformers|huggingface_hub)==' requirements.lock >.oldest/others.txt
+	sed -n 's/==.*/==/p' requirements-oldest.txt | grep -ivFf - requirements.lock >.oldest/others.txt
 	.oldest/bin/python -m pip install --quiet --no-deps -r .oldest/others.txt
 	.oldest/bin/python -m pip install --quiet $(INDEX) -r requirements-oldest.txt
 	@touch $@
