@@ -40,7 +40,7 @@ report: $(SETUP)
 	@$(RUN) -m sstoken.report.partial $(CONFIG) $(SET)
 
 plan: $(SETUP)
-	@$(RUN) -m sstoken.plan $(CONFIG) $(SET)
+	@$(RUN) -m sstoken.experiment.plan $(CONFIG) $(SET)
 
 test: $(SETUP)
 	$(RUN) -m ruff check .

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.memory import Memory
-from sstoken.references import ReferenceLosses
 from sstoken.selection import keep_top
+from sstoken.training.reference_losses import ReferenceLosses
 
 TOKENS, SAMPLE = 10_000_000, 250
 

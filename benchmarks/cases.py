@@ -17,12 +17,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArgu
 from transformers.modeling_outputs import CausalLMOutput
 
 from sstoken import SelectionTrainer, load_method
-from sstoken.config import ModelEntry
 from sstoken.data import TokenData
-from sstoken.dataset import SelectionDataset
-from sstoken.methods import load_methods
+from sstoken.models.sources import materialise
+from sstoken.models.table import ModelEntry
 from sstoken.selection import keep_top, minmax
-from sstoken.sources import materialise
+from sstoken.selection.methods import load_methods
+from sstoken.training.dataset import SelectionDataset
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 IGNORED = -100

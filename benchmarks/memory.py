@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import torch
 
-import sstoken.packed
-from sstoken.provenance import processor
+import sstoken.training.packing
+from sstoken.records.provenance import processor
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -56,7 +56,7 @@ class Clock:
     def watch(self, trainer) -> None:
         if hasattr(trainer, "_select"):
             trainer._select = self._timed(trainer._select)
-            sstoken.packed.attention_mass = self._timed(sstoken.packed.attention_mass)
+            sstoken.training.packing.attention_mass = self._timed(sstoken.training.packing.attention_mass)
 
     def _timed(self, function):
         def timed(*args, **options):

@@ -192,7 +192,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    from sstoken.devices import own_gpus
+    from sstoken.records.devices import own_gpus
 
     options = parse()
     with own_gpus(0 if options.cpu else 1):  # of several, Trainer would split the batch over all
@@ -206,7 +206,7 @@ def run(options: argparse.Namespace) -> None:
     from benchmarks.arrays import array_rows
     from benchmarks.cases import check_names, default_model, left_out
     from benchmarks.growth import growth_rows, growth_table
-    from sstoken.files import atomic_write
+    from sstoken.records.files import atomic_write
 
     for case, reason in left_out(options.cpu).items():
         print(f"{case}: skipped, {reason}")

@@ -10,11 +10,11 @@ __all__ = ["SelectionTrainer", "load_method"]
 def __getattr__(name: str):
     # lazily: planning a grid must not pay seconds for importing transformers
     if name == "SelectionTrainer":
-        from sstoken.training import SelectionTrainer
+        from sstoken.training.trainer import SelectionTrainer
 
         return SelectionTrainer
     if name == "load_method":
-        from sstoken.methods import load_method
+        from sstoken.selection.methods import load_method
 
         return load_method
     raise AttributeError(f"module 'sstoken' has no attribute {name!r}")

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from transformers import TrainingArguments
 
 from sstoken import SelectionTrainer, load_method
-from sstoken.dataset import SelectionDataset, uniform_signal
-from sstoken.launch import leave, leave_shards_alone, shard_frozen
+from sstoken.training.dataset import SelectionDataset, uniform_signal
+from sstoken.training.distributed import leave, leave_shards_alone, shard_frozen
 from tests.conftest import ragged_tokens, tiny_adapter, tiny_model
 
 

@@ -3,9 +3,9 @@
 import torch
 from transformers import TrainingArguments
 
-from sstoken.dataset import SelectionDataset
-from sstoken.methods import load_method
-from sstoken.training import SelectionTrainer
+from sstoken.selection.methods import load_method
+from sstoken.training.dataset import SelectionDataset
+from sstoken.training.trainer import SelectionTrainer
 from tests.conftest import tiny_adapter, tiny_model
 
 

@@ -27,7 +27,7 @@ from sstoken.data.chat import (
     whole_offsets,
 )
 from sstoken.data.readers import BadRow, DataError, Row, stop_at
-from sstoken.files import atomic_write
+from sstoken.records.files import atomic_write
 
 FORMAT = "1"
 ROWS_AT_A_TIME = 1000

@@ -6,7 +6,7 @@ their local files), ``harness`` runs them and keeps every question's score.
 
 from sstoken.evaluation.benchmarks import Benchmark, EvaluationError, EvaluationSettings, load_benchmarks
 from sstoken.evaluation.harness import Evaluation, evaluate
-from sstoken.evaluation.plan import hub_splits
+from sstoken.evaluation.subtasks import hub_splits
 
 __all__ = [
     "Benchmark",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sstoken.config import ConfigError, pick, read_table
+from sstoken.records.documents import ConfigError, pick, read_table
 
 
 class EvaluationError(ValueError):

@@ -31,7 +31,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sstoken.evaluation.benchmarks import Benchmark, EvaluationError, EvaluationSettings
 from sstoken.evaluation.encoding import Remembering, identity
-from sstoken.evaluation.plan import Plan, load, make_plan, spread
+from sstoken.evaluation.subtasks import Plan, load, make_plan, spread
 from sstoken.evaluation.vllm import check_installed, vllm_model
 from sstoken.tasks import prompt_tokenizer
 

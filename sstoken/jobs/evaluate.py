@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
-from sstoken.costs import Shape
 from sstoken.evaluation import EvaluationSettings, evaluate
-from sstoken.files import atomic_write
 from sstoken.jobs import device_of, each, job, run_folder
-from sstoken.models import Weights, load_tokenizer
-from sstoken.provenance import Cost, Record, measured, read_record
+from sstoken.models.flops import Shape
+from sstoken.models.load import Weights, load_tokenizer
+from sstoken.records.files import atomic_write
+from sstoken.records.provenance import Cost, Record, measured, read_record
 
 
 def evaluate_all(records: list[Path], trained: list[bool], **options) -> None:

@@ -6,16 +6,16 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from sstoken.config import ConfigError, read_table
-from sstoken.files import atomic_write, sha256_file
 from sstoken.jobs import job, use_hub
-from sstoken.provenance import Cost, Record, measured
+from sstoken.records.documents import ConfigError, read_table
+from sstoken.records.files import atomic_write, sha256_file
+from sstoken.records.provenance import Cost, Record, measured
 
 
 def store_hub_rows(source: str, out: Path, *, lock: Path, threads: int = 1) -> None:
     """The rows of ``hub:owner/name[@revision][:split]`` as JSON lines."""
     use_hub()
-    from sstoken.hub import dataset_rows
+    from sstoken.models.hub import dataset_rows
 
     repo, _, split = source.removeprefix("hub:").partition(":")
     repo, _, revision = repo.partition("@")
@@ -41,7 +41,7 @@ def store_benchmarks(
     """
     use_hub()
     from sstoken.evaluation import hub_splits, load_benchmarks
-    from sstoken.hub import dataset_rows
+    from sstoken.models.hub import dataset_rows
 
     pins = {row["name"]: row["revision"] for row in read_table(datasets_file, "datasets")}
     for benchmark in load_benchmarks(benchmarks_file, names):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sstoken.costs import Shape
 from sstoken.data import TokenData
 from sstoken.jobs import device_of, job
-from sstoken.models import Weights
-from sstoken.provenance import Cost, Record, measured
-from sstoken.references import ReferenceLosses, compute_losses
+from sstoken.models.flops import Shape
+from sstoken.models.load import Weights
+from sstoken.records.provenance import Cost, Record, measured
+from sstoken.training.reference_losses import ReferenceLosses, compute_losses
 
 
 def store_losses(

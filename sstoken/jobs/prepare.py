@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from sstoken.config import ModelEntry
-from sstoken.files import sha256_file
 from sstoken.jobs import job, use_hub
-from sstoken.provenance import Cost, Record, measured
+from sstoken.models.table import ModelEntry
+from sstoken.records.files import sha256_file
+from sstoken.records.provenance import Cost, Record, measured
 
 
 def store_base(name: str, share: float, record: Path, *, threads: int = 1) -> None:
@@ -28,7 +28,7 @@ def store_model(entry: ModelEntry, record: Path, *, bases: Path | None = None, t
     """Bring a model into the record's folder as config, tokenizer and safetensors."""
     if entry.source.startswith("hub:"):
         use_hub()
-    from sstoken.sources import materialise, weights_sha256
+    from sstoken.models.sources import materialise, weights_sha256
 
     with job(record, threads):
         cost = Cost("model", model=entry.name)
@@ -55,7 +55,7 @@ def store_tokens(
 ) -> None:
     """Read a data set's rows, render, tokenise and store them; bad rows are listed in the record beside."""
     from sstoken.data import read_rows, tokenize
-    from sstoken.models import load_tokenizer
+    from sstoken.models.load import load_tokenizer
 
     record = out.with_suffix(".json")
     with job(record, threads):

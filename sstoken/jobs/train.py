@@ -15,19 +15,19 @@ import torch
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 
-from sstoken.config import Parallel, TrainingSettings
-from sstoken.costs import Shape
 from sstoken.data import TokenData
-from sstoken.dataset import SelectionDataset, uniform_signal
-from sstoken.files import atomic_write
+from sstoken.experiment.config import Parallel, TrainingSettings
 from sstoken.jobs import device_of, each, job, run_folder
-from sstoken.launch import launch, leave, leave_shards_alone, shard_frozen
-from sstoken.methods import Method, build_method, full
-from sstoken.models import DTYPES, Weights
-from sstoken.provenance import Cost, Record, measured, read_record
-from sstoken.references import ReferenceLosses, compute_losses
-from sstoken.sources import weights_sha256
-from sstoken.training import STATE_FILE, SelectionTrainer
+from sstoken.models.flops import Shape
+from sstoken.models.load import DTYPES, Weights
+from sstoken.models.sources import weights_sha256
+from sstoken.records.files import atomic_write
+from sstoken.records.provenance import Cost, Record, measured, read_record
+from sstoken.selection.methods import Method, build_method, full
+from sstoken.training.dataset import SelectionDataset, uniform_signal
+from sstoken.training.distributed import launch, leave, leave_shards_alone, shard_frozen
+from sstoken.training.reference_losses import ReferenceLosses, compute_losses
+from sstoken.training.trainer import STATE_FILE, SelectionTrainer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from sstoken.grid import Grid
+from sstoken.experiment.grid import Grid
 
 
 def facts_of(grid: Grid) -> dict:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from sstoken.files import atomic_write
-from sstoken.provenance import COST_COLUMNS, read_record
+from sstoken.records.files import atomic_write
+from sstoken.records.provenance import COST_COLUMNS, read_record
 
 SCORE_COLUMNS = ["model", "method", "seed", "benchmark", "metric", "score", "stderr", "n_questions", "task_version"]
 SAMPLE_COLUMNS = ["model", "method", "seed", "benchmark", "question_id", "cluster_id", "score"]

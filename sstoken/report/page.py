@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from sstoken.files import atomic_write
+from sstoken.records.files import atomic_write
 from sstoken.report.figures import MANIFEST
 from sstoken.report.markup import inline_svg, markdown_blocks
 from sstoken.report.origin import origin_of

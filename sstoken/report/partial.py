@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sstoken.config import ConfigError, load_config, settings_of
-from sstoken.grid import Grid
-from sstoken.methods import MethodError
+from sstoken.experiment.config import load_config, settings_of
+from sstoken.experiment.grid import Grid
+from sstoken.records.documents import ConfigError
 from sstoken.report.asked import facts_of, table_options
 from sstoken.report.collect import collect
 from sstoken.report.figures import draw_figures
@@ -19,6 +19,7 @@ from sstoken.report.page import render_page
 from sstoken.report.render import write_tables
 from sstoken.report.results import Facts, Results
 from sstoken.report.selection import write_selection
+from sstoken.selection.methods import MethodError
 
 SHARED = ("runs", "scores", "models", "tokens", "references", "data")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sstoken.config import pick, read_table
+from sstoken.records.documents import pick, read_table
 from sstoken.report import readable, text
 from sstoken.report.costs import cost_table
 from sstoken.report.published import deviations_table, published_table

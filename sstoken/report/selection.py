@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from scipy.stats import rankdata
 
 from sstoken.data import TokenData
-from sstoken.files import atomic_write
+from sstoken.records.files import atomic_write
 
 COLUMNS = ["model", "method", "seed", "phase", "kind", "tokens", "auc", "auc_pooled", "precision", "recall", "kept"]
 PHASES = 5

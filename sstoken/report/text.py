@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sstoken.files import atomic_write
+from sstoken.records.files import atomic_write
 
 EMPTY = "–"
 _LATEX = {

@@ -5,7 +5,7 @@ G key/value heads, K head size.  Position i of every ``_BT`` tensor speaks of to
 """
 
 from .attention import attention_mass
-from .base import SIGNALS, Scorer, Signals
+from .contract import SIGNALS, Scorer, Signals
 from .ranking import keep_top, kept_count, minmax
 from .token_loss import token_loss
 

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from sstoken.config import load_config
-from sstoken.grid import Grid, Run
+from sstoken.experiment.config import load_config
+from sstoken.experiment.grid import Grid, Run
 from sstoken.jobs.train import order_training, train_all
 
 

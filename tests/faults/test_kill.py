@@ -124,7 +124,7 @@ def test_a_reference_file_of_other_data_stops_the_run(alone, workflow):
     shutil.rmtree(part)
     from dataclasses import replace
 
-    from sstoken.references import ReferenceLosses
+    from sstoken.training.reference_losses import ReferenceLosses
 
     replace(ReferenceLosses.load(base), tokens_sha256="0" * 64).save(base)
     text = workflow.run(config, "--rerun-triggers", "mtime", "--until", "train_1", ok=False)

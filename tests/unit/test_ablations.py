@@ -3,9 +3,10 @@
 import pytest
 import yaml
 
-from sstoken.batches import evaluation_batches, training_batches
-from sstoken.config import ConfigError, check_config, load_config
-from sstoken.grid import Grid, Run
+from sstoken.experiment.config import check_config, load_config
+from sstoken.experiment.grid import Grid, Run
+from sstoken.experiment.job_groups import evaluation_batches, training_batches
+from sstoken.records.documents import ConfigError
 
 
 def grid_of(root, **changes) -> Grid:

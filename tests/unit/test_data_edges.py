@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerFast
 
 from sstoken.data import DataError, TokenData, read_rows, tokenize
 from sstoken.data.readers import Row
-from sstoken.files import atomic_write, sha256_file
-from sstoken.references import ReferenceLosses
+from sstoken.records.files import atomic_write, sha256_file
+from sstoken.training.reference_losses import ReferenceLosses
 from tests.oracles.response_mask import by_bytes, noise_by_bytes
 
 EOS = "</s>"

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sstoken.dataset import SelectionDataset, fixed_mask, uniform_signal
-from sstoken.methods import load_method
+from sstoken.selection.methods import load_method
+from sstoken.training.dataset import SelectionDataset, fixed_mask, uniform_signal
 from tests.conftest import ragged_tokens
 from tests.trainers import signals_for
 

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from sstoken.devices import host_memory, own_gpus, visible_gpus
+from sstoken.records.devices import host_memory, own_gpus, visible_gpus
 
 HOLD = (
-    "import sys; from pathlib import Path; from sstoken.devices import own_gpus\n"
+    "import sys; from pathlib import Path; from sstoken.records.devices import own_gpus\n"
     "with own_gpus(int(sys.argv[1]), folder=Path(sys.argv[2]), poll=0.05) as mine:\n"
     "    print(','.join(mine), flush=True); sys.stdin.readline()"
 )

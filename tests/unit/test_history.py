@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from sstoken.methods import load_method
-from sstoken.training import STATE_FILE
+from sstoken.selection.methods import load_method
+from sstoken.training.trainer import STATE_FILE
 from tests.conftest import ragged_tokens, tiny_adapter, tiny_model
 from tests.trainers import adapter_of, largest_difference, trainer_for
 

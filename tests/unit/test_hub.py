@@ -74,7 +74,7 @@ def hub(tmp_path):
 
     def fetch(repo, revision):
         code = (
-            "import sys; from pathlib import Path; from sstoken.hub import snapshot\n"
+            "import sys; from pathlib import Path; from sstoken.models.hub import snapshot\n"
             "found = snapshot(sys.argv[1], 'model', sys.argv[2], ['*'], lock=Path('hub.json'))\n"
             "print(found.commit, *(path.name for path in found.files(['*'])))"
         )

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sstoken import load_method
-from sstoken.methods import METHODS_FILE, MethodError, entries_of, load_methods, scorers
 from sstoken.selection import SIGNALS, Signals, minmax
+from sstoken.selection.methods import METHODS_FILE, MethodError, entries_of, load_methods, scorers
 
 ENTRIES = {track: load_methods(track=track) for track in ("corrected", "as_published")}
 

@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
-from sstoken.config import ConfigError, ModelEntry
-from sstoken.models import Weights, count_parameters, load_tokenizer
-from sstoken.sources import materialise, weights_sha256
+from sstoken.models.load import Weights, count_parameters, load_tokenizer
+from sstoken.models.sources import materialise, weights_sha256
+from sstoken.models.table import ModelEntry
+from sstoken.records.documents import ConfigError
 from tests.conftest import tiny_adapter, tiny_model
 
 

@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
-from sstoken.config import load_config, load_models
-from sstoken.plan import Plan, Work
-from sstoken.shapes import sizes_of
+from sstoken.experiment.config import load_config
+from sstoken.experiment.plan import Plan, Work
+from sstoken.models.sizes import sizes_of
+from sstoken.models.table import load_models
 
 PUBLISHED = {"Llama-3.2-3B": 3.21e9, "Llama-3.1-8B": 8.03e9, "Qwen2.5-7B": 7.62e9, "Qwen2.5-14B": 14.77e9}
 
@@ -21,7 +22,7 @@ def paper(root, monkeypatch):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_shapes_have_the_published_number_of_parameters(root, tmp_path, name):
-    sizes = sizes_of(load_models(root / "config" / "models.tsv")[name], tmp_path, None)
+    sizes = sizes_of(load_models(root / "sstoken" / "models" / "models.tsv")[name], tmp_path)
     assert sizes.parameters == pytest.approx(PUBLISHED[name], rel=2e-3)
 
 
@@ -83,7 +84,7 @@ def test_work_adds_up():
 def test_every_configuration_has_a_plan(workflow, root, name):
     settings = ["instruct_data=Snakefile", "benchmarks_data=workflow"] if name == "smollm2" else []
     done = subprocess.run(
-        [sys.executable, "-m", "sstoken.plan", f"config/{name}.yaml", *settings],
+        [sys.executable, "-m", "sstoken.experiment.plan", f"config/{name}.yaml", *settings],
         cwd=workflow.folder, env=workflow.environment() | {"PYTHONPATH": str(root)}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -93,7 +94,7 @@ def test_every_configuration_has_a_plan(workflow, root, name):
 def test_unknown_sizes_are_asked_for(workflow, root):
     path = workflow.configuration("open", data={"train": {"sources": ["{world}/train.jsonl"]}}, methods=["full"])
     done = subprocess.run(
-        [sys.executable, "-m", "sstoken.plan", str(path)],
+        [sys.executable, "-m", "sstoken.experiment.plan", str(path)],
         cwd=workflow.folder, env=workflow.environment() | {"PYTHONPATH": str(root)}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 1 and "set plan.samples.train" in done.stderr and "Traceback" not in done.stderr

@@ -3,7 +3,7 @@
 import json
 import time
 
-from sstoken.progress import Progress
+from sstoken.experiment.progress import Progress
 
 
 def write(path, seconds):

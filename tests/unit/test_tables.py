@@ -75,7 +75,7 @@ def write(tmp_path, root):
             "benchmarks": BENCHMARKS,
             "passes": {"sstoken": [("base", None)]},
         }
-        inputs = [tmp_path / "samples.parquet", tmp_path / "costs.csv", root / "config" / "benchmarks_world.tsv"]
+        inputs = [tmp_path / "samples.parquet", tmp_path / "costs.csv", root / "sstoken" / "world" / "benchmarks.tsv"]
         write_tables(*inputs, tmp_path / folder, **(arguments | changes))
 
         def read(name: str):

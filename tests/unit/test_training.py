@@ -7,10 +7,10 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import TrainerCallback
 
-from sstoken.methods import Method, load_method, load_methods
-from sstoken.methods import sstoken as sstoken_method
-from sstoken.references import compute_losses
 from sstoken.selection import Scorer
+from sstoken.selection.methods import Method, load_method, load_methods
+from sstoken.selection.methods import sstoken as sstoken_method
+from sstoken.training.reference_losses import compute_losses
 from tests.conftest import ragged_tokens, tiny_adapter, tiny_model
 from tests.trainers import adapter_of, largest_difference, signals_for, trainer_for
 
@@ -98,7 +98,7 @@ def test_prompt_padding_and_dropped_tokens_get_exactly_zero_gradient(tmp_path):
     hidden = {}
 
     def gradient_at_states(batch):
-        from sstoken.packed import packed_attention
+        from sstoken.training.packing import packed_attention
 
         lm = trainer.model.get_base_model()
         handle = lm.model.norm.register_forward_hook(lambda m, i, out: (out.retain_grad(), hidden.update(state=out))[0])

@@ -213,9 +213,9 @@ def test_guessing_the_commonest_answer_gains_little(folder):
 
 
 def test_benchmarks_table_names_every_skill(root):
-    table = {b.name: b for b in load_benchmarks(root / "config" / "benchmarks_world.tsv")}
+    table = {b.name: b for b in load_benchmarks(root / "sstoken" / "world" / "benchmarks.tsv")}
     assert set(table) == set(SKILLS)
-    published = {b.name: b for b in load_benchmarks(root / "config" / "benchmarks.tsv")}
+    published = {b.name: b for b in load_benchmarks(root / "sstoken" / "evaluation" / "benchmarks.tsv")}
     for name, ours in table.items():
         paper = published[name]
         assert (ours.shots, ours.metric, ours.column) == (paper.shots, paper.metric, paper.column)

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 import sstoken.world
 from sstoken.evaluation import EvaluationSettings, evaluate, load_benchmarks
-from sstoken.evaluation.plan import _manager
+from sstoken.evaluation.subtasks import _manager
 from sstoken.world import build_world, generate
 from sstoken.world.corpus import corpus
 from sstoken.world.pretrain import pretrain
@@ -85,7 +85,7 @@ def scored(tmp_path_factory, root):
     generate(folder, seed=0, rows=5, reference_rows=5, questions=120, documents=1)
     random_model(folder / "model", "llama", "tiny", 0)
     model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32).eval()
-    table = load_benchmarks(root / "config" / "benchmarks_world.tsv")
+    table = load_benchmarks(root / "sstoken" / "world" / "benchmarks.tsv")
     result = evaluate(model, build_tokenizer(), table, SETTINGS, data_root=folder / "benchmarks")
     return table, {row["benchmark"]: row for row in result.scores}
 
@@ -105,7 +105,7 @@ def test_a_model_that_knows_nothing_scores_chance(scored):
 
 def test_tasks_are_of_the_published_types(root):
     """Output type and worked examples as in lm-eval's task of the benchmark that each stands for."""
-    ours = {b.name: b for b in load_benchmarks(root / "config" / "benchmarks_world.tsv")}
+    ours = {b.name: b for b in load_benchmarks(root / "sstoken" / "world" / "benchmarks.tsv")}
     kinds = {name: "multiple_choice" for name in ours} | {"triviaqa": "generate_until", "tydiqa": "generate_until"}
     index = _manager(False).task_index
     for name, benchmark in ours.items():

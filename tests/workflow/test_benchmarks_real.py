@@ -1,4 +1,4 @@
-"""The benchmarks of config/benchmarks.tsv on real rows: each runs from local files and scores what lm-eval scores."""
+"""The benchmarks of benchmarks.tsv on real rows: each runs from local files and scores what lm-eval scores."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from sstoken.config import ModelEntry
 from sstoken.evaluation import EvaluationSettings, evaluate, load_benchmarks
-from sstoken.models import Weights, load_tokenizer
-from sstoken.sources import materialise
+from sstoken.models.load import Weights, load_tokenizer
+from sstoken.models.sources import materialise
+from sstoken.models.table import ModelEntry
 from tests.byte_models import byte_llama, byte_tokenizer
 
-TABLE = Path(__file__).parents[2] / "config" / "benchmarks.tsv"
+TABLE = Path(__file__).parents[2] / "sstoken" / "evaluation" / "benchmarks.tsv"
 THEIR_TASKS = Path(lm_eval.__file__).parent / "tasks"
 LIMIT = 12
 # a benchmark whose task lm-eval has: its task file, the folder of its rows, and what one of our subtasks is called

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from sstoken.config import load_config
-from sstoken.grid import Grid
+from sstoken.experiment.config import load_config
+from sstoken.experiment.grid import Grid
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_configurations_do_not_leak_into_each_other(workflow, root):
     del document["world"], document["data"]["clean"]
     document |= {
         "methods": ["full"],
-        "benchmarks_file": "config/benchmarks.tsv",
+        "benchmarks_file": "sstoken/evaluation/benchmarks.tsv",
         "benchmarks_data": str(workflow.folder),
     }
     (workflow.folder / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from sstoken.config import load_models, read_table
 from sstoken.data import TokenData
 from sstoken.evaluation import load_benchmarks
+from sstoken.models.table import load_models
+from sstoken.records.documents import read_table
 from tests.flow import Workflow
 from tests.hub import HubCache, add_benchmarks, read_lines, write_model, write_parquet
 
@@ -72,17 +73,21 @@ def paper(flow: Workflow, root: Path, experiment: str = "paper", **changes) -> P
 def flow(tmp_path_factory, shared_data, tokenizers, root):
     flow = Offline(tmp_path_factory.mktemp("hub"))
     scratch = tmp_path_factory.mktemp("scratch")
-    for entry in load_models(root / "config" / "models.tsv").values():
+    for entry in load_models(root / "sstoken" / "models" / "models.tsv").values():
         if entry.source.startswith("hub:"):
             files = write_model(FAMILY[entry.family], tokenizers, scratch / entry.name)
             flow.cache.add_revision(entry.source.removeprefix("hub:"), "model", entry.revision, files)
     rows = read_lines(shared_data / "instruct" / "oasst1.jsonl")[:60]
     files = {"data/train-00000-of-00001.parquet": write_parquet(rows, scratch / "train.parquet")}
     flow.cache.add_revision("jlpang888/DS2_50k", "dataset", "main", files)
-    flow.benchmarks = [benchmark.name for benchmark in load_benchmarks(root / "config" / "benchmarks.tsv")]
-    pins = {row["name"]: row["revision"] for row in read_table(root / "config" / "datasets.tsv", "datasets")}
-    add_benchmarks(flow.cache, load_benchmarks(root / "config" / "benchmarks.tsv"), pins, shared_data / "benchmarks",
-                   scratch)  # fmt: skip
+    flow.benchmarks = [
+        benchmark.name for benchmark in load_benchmarks(root / "sstoken" / "evaluation" / "benchmarks.tsv")
+    ]
+    pins = {
+        row["name"]: row["revision"] for row in read_table(root / "sstoken" / "evaluation" / "datasets.tsv", "datasets")
+    }
+    table = load_benchmarks(root / "sstoken" / "evaluation" / "benchmarks.tsv")
+    add_benchmarks(flow.cache, table, pins, shared_data / "benchmarks", scratch)
     changes = {"models": ["Llama-3.2-3B", "Qwen2.5-14B"], "methods": ["base", "sstoken"]}
     flow.path = paper(flow, root, benchmarks=["arc_easy", "logiqa", "tydiqa"], **changes)
     flow.run(flow.path)
@@ -100,9 +105,11 @@ def test_the_cache_alone_carries_the_grid_to_its_table(flow):
 def test_fetched_rows_are_the_benchmarks_rows_and_their_commits_are_recorded(flow, root, shared_data):
     flow.run(paper(flow, root, experiment="fetched", models=["Qwen2.5-14B"], benchmarks=flow.benchmarks), *FETCH)
     data = flow.results("fetched") / "data" / "benchmarks"
-    pins = {row["name"]: row["revision"] for row in read_table(root / "config" / "datasets.tsv", "datasets")}
+    pins = {
+        row["name"]: row["revision"] for row in read_table(root / "sstoken" / "evaluation" / "datasets.tsv", "datasets")
+    }
     held = json.loads((flow.results("fetched") / "hub.json").read_text())
-    for benchmark in load_benchmarks(root / "config" / "benchmarks.tsv"):
+    for benchmark in load_benchmarks(root / "sstoken" / "evaluation" / "benchmarks.tsv"):
         files = json.loads((data / f"{benchmark.name}.json").read_text())["files"]
         assert files
         for name, origin in files.items():
@@ -117,7 +124,7 @@ def test_fetched_rows_are_the_benchmarks_rows_and_their_commits_are_recorded(flo
 ])  # fmt: skip
 def test_masks_bos_and_eos_of_both_families(flow, model, bos, eos):
     """Every response, its eos and nothing else is trained on; BOS once, at the start, where the family has one."""
-    from sstoken.models import load_tokenizer
+    from sstoken.models.load import load_tokenizer
 
     results = flow.results("paper")
     tokenizer = load_tokenizer(results / "models" / model)
@@ -164,7 +171,7 @@ def test_evaluation_pads_and_begins_as_the_family_does(flow, model):
 def test_a_batch_scores_as_its_requests_do_alone(flow, shared_data, root):
     """Padding is invisible: questions of unequal length score the same in one batch and one by one."""
     from sstoken.evaluation import EvaluationSettings, evaluate
-    from sstoken.models import Weights, load_tokenizer
+    from sstoken.models.load import Weights, load_tokenizer
 
     for model in ("Llama-3.2-3B", "Qwen2.5-14B"):
         folder = flow.results("paper") / "models" / model
@@ -172,7 +179,7 @@ def test_a_batch_scores_as_its_requests_do_alone(flow, shared_data, root):
         scores = []
         for size in (1, 4):
             settings = EvaluationSettings(batch_size=size, dtype="float32", limit=4)
-            benchmarks = load_benchmarks(root / "config" / "benchmarks.tsv", ["truthfulqa_mc2"])
+            benchmarks = load_benchmarks(root / "sstoken" / "evaluation" / "benchmarks.tsv", ["truthfulqa_mc2"])
             found = evaluate(loaded, load_tokenizer(folder), benchmarks, settings, data_root=shared_data / "benchmarks")
             scores.append(found.samples["score"].tolist())
         assert scores[0] == pytest.approx(scores[1], abs=1e-5)

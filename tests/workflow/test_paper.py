@@ -5,8 +5,8 @@ import resource
 
 import pytest
 
-from sstoken.config import load_config
-from sstoken.grid import Grid
+from sstoken.experiment.config import load_config
+from sstoken.experiment.grid import Grid
 
 
 def counts_of(text):

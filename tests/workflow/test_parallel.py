@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 def chain(workflow, root, name, **changes):
     """A self-evolving chain of two parts and nothing random in its steps."""
-    methods = yaml.safe_load((root / "config" / "methods.yaml").read_text())
+    methods = yaml.safe_load((root / "sstoken" / "selection" / "methods" / "methods.yaml").read_text())
     methods["methods"]["tokencleaning-self-evolving"]["parts"] = 2
     (workflow.folder / "methods.yaml").write_text(yaml.safe_dump(methods))
     document = yaml.safe_load(

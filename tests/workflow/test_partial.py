@@ -5,8 +5,9 @@ import shutil
 import pandas as pd
 import pytest
 
-from sstoken.config import ConfigError, load_config
-from sstoken.grid import Grid, Run
+from sstoken.experiment.config import load_config
+from sstoken.experiment.grid import Grid, Run
+from sstoken.records.documents import ConfigError
 from sstoken.report.partial import render_partial
 
 

@@ -2,7 +2,7 @@
 
 import json
 
-from sstoken.sources import weights_sha256
+from sstoken.models.sources import weights_sha256
 
 
 def test_a_short_pretraining_is_a_stage_like_any_other(workflow, root):

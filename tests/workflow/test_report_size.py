@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sstoken.config import load_config
-from sstoken.grid import Grid
-from sstoken.provenance import Cost, software
+from sstoken.experiment.config import load_config
+from sstoken.experiment.grid import Grid
+from sstoken.records.provenance import Cost, software
 
 QUESTIONS = 60_000
 STEPS = 1_041  # of 50,000 samples, 48 a step
@@ -45,8 +45,8 @@ render_page(results, grid.root / "report" / "index.html", config=grid.config)
 }
 BEGIN = """
 from pathlib import Path
-from sstoken.config import load_config
-from sstoken.grid import Grid
+from sstoken.experiment.config import load_config
+from sstoken.experiment.grid import Grid
 from sstoken.report.asked import facts_of
 from sstoken.report.results import Facts, Results
 grid = Grid(load_config("config/paper.yaml"))

@@ -22,7 +22,9 @@ def test_every_base_resolves_the_noise(workflow, root, seed):
     assert list(gap.index) == document["models"]
     assert (gap["estimate"] >= 5).all(), gap
     assert (gap["low"] > 0).all(), gap
-    chance = pd.read_csv(root / "config" / "benchmarks_world.tsv", sep="\t", comment="#").set_index("column")["chance"]
+    chance = pd.read_csv(root / "sstoken" / "world" / "benchmarks.tsv", sep="\t", comment="#").set_index("column")[
+        "chance"
+    ]
     averages = pd.read_csv(tables / "averages.csv").query("method == 'base' and benchmark != 'Average'")
     floor = averages["benchmark"].map(chance) * 100 + 5
     within = averages["estimate"].between(floor, 95)

@@ -7,13 +7,14 @@ from pathlib import Path
 sys.path.insert(0, str(workflow.basedir))
 
 import sstoken
-from sstoken.batches import evaluation_batches, training_batches
-from sstoken.config import ConfigError, check_config, settings_of
-from sstoken.devices import host_memory, visible_gpus
-from sstoken.grid import Grid
-from sstoken.methods import MethodError
-from sstoken.progress import Progress
+from sstoken.experiment.config import check_config, settings_of
+from sstoken.experiment.grid import Grid
+from sstoken.experiment.job_groups import evaluation_batches, training_batches
+from sstoken.experiment.progress import Progress
+from sstoken.records.devices import host_memory, visible_gpus
+from sstoken.records.documents import ConfigError, located
 from sstoken.report.asked import facts_of, table_options
+from sstoken.selection.methods import MethodError
 
 # scripts run in processes of their own: they find the package without its being installed
 sstoken.show_to_subprocesses()
@@ -85,6 +86,6 @@ def memory_of_run(wildcards):
     return host_memory(GRID.models[wildcards.model].size, GRID.parallel(wildcards.model).gpus)
 
 
-# a machine with GPUs and no scheduler: as many of them in use at a time as there are, each job on its own (sstoken.devices)
+# a machine with GPUs and no scheduler: as many of them in use at a time as there are, each job on its own (sstoken.records.devices)
 if GPUS and "gpu" not in workflow.global_resources and not workflow.non_local_exec:
     workflow.register_resource("gpu", len(GPUS))

@@ -32,7 +32,7 @@ rule tables:
     input:
         samples=f"{ROOT}/samples.parquet",
         costs=f"{ROOT}/costs.csv",
-        benchmarks=CONFIG["benchmarks_file"],
+        benchmarks=str(located(CONFIG["benchmarks_file"])),
         selection=[f"{ROOT}/{name}.csv" for name in TRUTH],
     output:
         **{name: f"{ROOT}/report/tables/{name}.csv" for name in TABLES + DATA},

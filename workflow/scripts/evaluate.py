@@ -3,9 +3,9 @@ from pathlib import Path
 from sstoken.jobs import imports, logged
 
 with imports():
-    from sstoken.devices import own_gpus
     from sstoken.evaluation import load_benchmarks
     from sstoken.jobs.evaluate import evaluate_all
+    from sstoken.records.devices import own_gpus
 
 with logged(snakemake.log[0]), own_gpus(snakemake.resources.get("gpu", 0)):
     params = snakemake.params

@@ -3,9 +3,9 @@ from pathlib import Path
 from sstoken.jobs import imports, logged
 
 with imports():
-    from sstoken.devices import own_gpus
     from sstoken.jobs.losses import store_losses
-    from sstoken.models import Weights
+    from sstoken.models.load import Weights
+    from sstoken.records.devices import own_gpus
 
 with logged(snakemake.log[0]), own_gpus(snakemake.resources.get("gpu", 0)):
     run = [Path(record).parent for record in snakemake.input.run]

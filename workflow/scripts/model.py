@@ -3,8 +3,8 @@ from pathlib import Path
 from sstoken.jobs import imports, logged
 
 with imports():
-    from sstoken.config import ModelEntry
     from sstoken.jobs.prepare import store_model
+    from sstoken.models.table import ModelEntry
 
 with logged(snakemake.log[0]):
     params = snakemake.params

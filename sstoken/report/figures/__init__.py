@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
 
-from sstoken.files import atomic_write
+from sstoken.records.files import atomic_write
 from sstoken.report.figures import ablations, forest, noise, samples, tradeoff, trajectory
 from sstoken.report.figures.style import Drawn, LeftOut, save, styled
 from sstoken.report.results import Results

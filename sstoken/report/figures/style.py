@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sstoken.files import atomic_write
+from sstoken.records.files import atomic_write
 from sstoken.report.results import Facts
 
 WIDTH = 3.3  # inches: a column of the usual two-column paper

@@ -19,7 +19,7 @@ from tokenizers import pre_tokenizers, processors
 from transformers import LlamaForCausalLM
 
 from sstoken.evaluation import EvaluationError, EvaluationSettings, evaluate
-from sstoken.evaluation.plan import _load, spread
+from sstoken.evaluation.subtasks import _load, spread
 from sstoken.tasks import prompt_tokenizer
 from tests.unit.evaluation.conftest import LOGIQA, SETTINGS, TYDIQA
 

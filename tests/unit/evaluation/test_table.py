@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sstoken.config import ConfigError
 from sstoken.evaluation import load_benchmarks
+from sstoken.records.documents import ConfigError
 
-TABLE = Path(__file__).parents[3] / "config" / "benchmarks.tsv"
+TABLE = Path(__file__).parents[3] / "sstoken" / "evaluation" / "benchmarks.tsv"
 PAPER = [
     "winogrande",
     "arc_challenge",

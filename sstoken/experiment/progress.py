@@ -1,0 +1,88 @@
+"""How far a grid is: what is done, and about how long is left, from the records that jobs leave."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+from sstoken.records.provenance import read_record
+
+
+class Progress:
+    """Reads records as they appear.
+
+    What is left is estimated from the seconds of finished records of the same stage and model (of the stage, where its
+    model has none yet), and from how many seconds of work were done a second so far.  Of a stage that has finished
+    nothing yet, nothing is known: the time is then that until the others are through.
+
+    records: path -> (stage, model), of everything that the grid asks for, in order.
+    """
+
+    def __init__(self, records: dict[Path, tuple[str, str]], now: Callable[[], float] = time.monotonic):
+        self.records, self.now = records, now
+        self.seconds: dict[Path, float] = {}
+        self._read()
+        self.before, self.start = set(self.seconds), now()
+
+    def _read(self) -> None:
+        for path in self.records:
+            if path not in self.seconds and path.exists():
+                self.seconds[path] = read_record(path)["cost"]["seconds"]
+
+    def line(self) -> str:
+        """E.g. ``trained 57 of 190, evaluated 40 of 194; about 6 minutes left``."""
+        self._read()
+        counts = [
+            f"{stage} {sum(path in self.seconds for path in paths)} of {len(paths)}"
+            for stage, paths in self._by_stage().items()
+        ]
+        return ", ".join(counts) + f"; {self._left()}"
+
+    def _by_stage(self) -> dict[str, list[Path]]:
+        stages = defaultdict(list)
+        for path, (stage, _) in self.records.items():
+            stages[stage].append(path)
+        return stages
+
+    def _left(self) -> str:
+        missing = [key for path, key in self.records.items() if path not in self.seconds]
+        done = [path for path in self.seconds if path not in self.before]
+        work = sum(self.seconds[path] for path in done)
+        if not missing:
+            return "all done"
+        if not work:
+            return "time left is not known yet"
+        means = defaultdict(list)
+        for path, seconds in self.seconds.items():
+            stage, model = self.records[path]
+            means[stage, model].append(seconds)
+            means[stage, None].append(seconds)
+        seconds, unknown = 0.0, False
+        for stage, model in missing:
+            known = means.get((stage, model)) or means.get((stage, None))
+            unknown = unknown or known is None
+            seconds += sum(known) / len(known) if known else 0.0
+        if not seconds:
+            return "time left is not known yet"
+        left = seconds * (self.now() - self.start) / work
+        text = f"about {left / 60:.0f} minutes" if left >= 90 else f"about {left:.0f} seconds"
+        stages = dict.fromkeys(stage for stage, _ in missing if (stage, None) in means)
+        return f"{text} until all are {' and '.join(stages)}" if unknown else f"{text} left"
+
+    def watch(self, say: Callable[[str], None], every: float = 30.0) -> threading.Event:
+        """Say the line every so many seconds where something has changed; set the returned event to stop."""
+        stop = threading.Event()
+
+        def run() -> None:
+            known = len(self.seconds)
+            while not stop.wait(every):
+                line = self.line()
+                if len(self.seconds) != known:
+                    known = len(self.seconds)
+                    say(line)
+
+        threading.Thread(target=run, daemon=True).start()
+        return stop

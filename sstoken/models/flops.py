@@ -1,0 +1,65 @@
+"""Floating-point operations of a pass, from shapes alone.
+
+A multiply-add counts 2.  With P parameters in the layers' matrices (embedding and output projection left out; M of them
+in the last layer's MLP), D hidden size, V vocabulary, L layers, H·K attention width:
+
+    forward     2·P a token  +  2·L·H·K·T a token of a sample of T tokens (causal: half of the full square, twice)
+                + 2·D·V a projected token  −  2·M a token that is not projected (where the last layer is shortened)
+    backward    the same again for the gradients of activations; once more for P where the weights themselves are trained
+                (with adapters their small matrices count instead); the output projection pulls every projected token
+                back, or computes the logits of the kept ones again, whichever is less
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Shape:
+    """layer_parameters: P. trained_parameters: of the layers' matrices or adapters. last_mlp: M, 0 where all tokens pass it.
+    hidden, vocabulary, layers, attention: D, V, L, H·K."""
+
+    layer_parameters: int
+    trained_parameters: int
+    hidden: int
+    vocabulary: int
+    layers: int
+    attention: int
+    last_mlp: int = 0
+
+    @classmethod
+    def of(cls, model: torch.nn.Module) -> Shape:
+        from sstoken.models.anatomy import causal_lm, shortened_layer
+
+        config, last = causal_lm(model).config, shortened_layer(model)
+        matrices = [
+            (n, p) for n, p in model.named_parameters() if p.dim() == 2 and "embed" not in n and "lm_head" not in n
+        ]
+        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return cls(
+            layer_parameters=sum(p.numel() for n, p in matrices),
+            trained_parameters=sum(p.numel() for n, p in matrices if p.requires_grad),
+            hidden=config.hidden_size,
+            vocabulary=config.vocab_size,
+            layers=config.num_hidden_layers,
+            attention=head * config.num_attention_heads,
+            last_mlp=sum(p.numel() for p in last.mlp.parameters() if p.dim() == 2) if last is not None else 0,
+        )
+
+    def forward(self, tokens: int, pairs: int, projected: int) -> int:
+        """tokens: in all. pairs: sum of squared sample lengths. projected: tokens whose logits were computed."""
+        return (
+            2 * self.layer_parameters * tokens
+            - 2 * self.last_mlp * (tokens - projected)
+            + 2 * self.layers * self.attention * pairs
+            + 2 * self.hidden * self.vocabulary * projected
+        )
+
+    def backward(self, tokens: int, pairs: int, projected: int, kept: int) -> int:
+        """kept: tokens with a gradient at the loss."""
+        head = 2 * self.hidden * self.vocabulary
+        layers = self.forward(tokens, pairs, projected) - head * projected + 2 * self.trained_parameters * tokens
+        return layers + head * min(projected, 2 * kept)

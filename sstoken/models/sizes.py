@@ -1,0 +1,86 @@
+"""Sizes of models, from their config alone: on the meta device, no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
+
+from sstoken.models.flops import Shape
+from sstoken.models.table import ModelEntry
+from sstoken.records.documents import ConfigError, read_table
+
+SHAPES = "sstoken/models/shapes.tsv"
+FAMILIES = {"Llama": LlamaConfig, "Qwen2": Qwen2Config}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """shape: of the model with its adapter. bare: without it, or with it merged. parameters: of the base, embeddings
+    included. layer_width: numbers that a layer keeps of a token for its backward pass (inputs of its projections, the
+    adapter's float32 copies of them counted double)."""
+
+    shape: Shape
+    bare: Shape
+    parameters: int
+    layer_width: int
+
+
+def sizes_of(entry: ModelEntry, folder: Path, *, rank: int = 0, targets: Collection[str] = ()) -> Sizes:
+    """The model's sizes: of its folder where it has been brought in, else of the row of ``shapes.tsv``.
+
+    Raises:
+        ConfigError: neither is there.
+    """
+    model = _model(entry, folder)
+    shape = bare = Shape.of(model)
+    layers = [m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and "lm_head" not in n]
+    inputs = sum(m.in_features for m in layers) // shape.layers
+    outputs = sum(m.out_features for m in layers) // shape.layers
+    width = inputs + outputs
+    if rank:
+        adapted = {n: m for n, m in model.named_modules() if n.rsplit(".", 1)[-1] in targets}
+        sizes = {n: rank * (m.in_features + m.out_features) for n, m in adapted.items()}
+        trained, last = sum(sizes.values()), f".{shape.layers - 1}.mlp."
+        width += 2 * sum(m.in_features for m in adapted.values()) // shape.layers
+        shape = replace(
+            shape,
+            trained_parameters=trained,
+            layer_parameters=shape.layer_parameters + trained,
+            last_mlp=shape.last_mlp and shape.last_mlp + sum(size for n, size in sizes.items() if last in n),
+        )
+    return Sizes(shape, bare, sum(p.numel() for p in model.parameters()), width)
+
+
+def _model(entry: ModelEntry, folder: Path) -> PreTrainedModel:
+    kind, _, where = entry.source.partition(":")
+    if kind == "random" and not (folder / "config.json").exists():
+        from sstoken.world.tokenizer import build_model, build_tokenizer
+
+        return build_model(where, entry.size, len(build_tokenizer()), 0)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(_config(entry, folder))
+
+
+def _config(entry: ModelEntry, folder: Path):
+    kind, _, where = entry.source.partition(":")
+    folders = [folder, Path(where)] if kind == "local" else [folder]
+    if kind == "world":
+        from sstoken import world
+
+        folders.append(Path(world.__file__).parent / "weights" / where)
+    for candidate in folders:
+        if (candidate / "config.json").exists():
+            return AutoConfig.from_pretrained(candidate, local_files_only=True)
+    rows = {row.pop("name"): row for row in read_table(SHAPES, "shapes")}
+    if entry.name not in rows or entry.family not in FAMILIES:
+        raise ConfigError(
+            f"{SHAPES} has no row {entry.name!r}, and the model is not in {folder} yet: "
+            "add its sizes (known families: " + ", ".join(FAMILIES) + "), or fetch it first"
+        )
+    row = rows[entry.name]
+    tied = row.pop("tie_word_embeddings") == "true"
+    return FAMILIES[entry.family](**{key: int(value) for key, value in row.items()}, tie_word_embeddings=tied)

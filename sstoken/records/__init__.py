@@ -1,0 +1,1 @@
+"""What a job reads and leaves behind: documents, whole files, provenance, and the devices that it ran on."""

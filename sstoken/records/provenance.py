@@ -1,0 +1,132 @@
+"""What a result was made with: versions, commit, device, peak memory, hashes; written beside it as JSON."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from sstoken.records.files import atomic_write
+
+PACKAGES = [
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "tokenizers",
+    "datasets",
+    "lm_eval",
+    "safetensors",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "snakemake",
+]
+CHECKOUT = Path(__file__).parents[2]
+
+
+@dataclass
+class Cost:
+    """One job's cost: a row of ``costs.csv``.
+
+    tokens: input tokens trained on, scored or stored. kept_tokens: response tokens in the loss.
+    forward_tokens, backward_tokens: tokens that went through the model, each pass counted.
+    flops: of matrix products, from shapes (a multiply-add counts 2). seconds: wall time without start-up; of a run that
+    was resumed, with the training up to the checkpoint that it went on from.
+    peak_memory_bytes: of the device on a GPU, of the process on a CPU.
+    """
+
+    stage: str
+    model: str = ""
+    method: str = ""
+    seed: int | str = ""
+    tokens: int = 0
+    kept_tokens: int = 0
+    forward_tokens: int = 0
+    backward_tokens: int = 0
+    flops: int = 0
+    seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    device: str = ""
+
+
+COST_COLUMNS = list(Cost.__dataclass_fields__)
+
+
+@dataclass
+class Record:
+    """What a job leaves as JSON: its cost, and everything that its result depends on."""
+
+    cost: Cost
+    details: dict = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        document = {"cost": asdict(self.cost), "software": software()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as temporary:
+            Path(temporary).write_text(
+                json.dumps({**document, **self.details}, indent=1, sort_keys=True, default=str) + "\n"
+            )
+
+
+def read_record(path: str | Path) -> dict:
+    return json.loads(Path(path).read_text())
+
+
+def software() -> dict:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {"versions": versions, "platform": platform.platform(), "commit": commit()}
+
+
+def commit() -> str:
+    """The checkout's commit, with ``+changes`` where tracked files differ from it; "unknown" outside a checkout."""
+    git = ["git", "-C", str(CHECKOUT)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        status = [*git, "status", "--porcelain", "--untracked-files=no"]
+        changes = subprocess.run(status, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head + ("+changes" if changes else "")
+
+
+@contextmanager
+def measured(cost: Cost, device: str):
+    """Fill in seconds, peak memory and device of what happens inside."""
+    cuda = str(device).startswith("cuda")
+    if cuda:
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    yield cost
+    if cuda:
+        torch.cuda.synchronize()
+    cost.seconds += round(time.perf_counter() - start, 3)
+    # ru_maxrss counts KiB on Linux, bytes on macOS
+    process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    cost.peak_memory_bytes = max(cost.peak_memory_bytes, torch.cuda.max_memory_allocated() if cuda else process)
+    cost.device = torch.cuda.get_device_name() if cuda else processor()
+
+
+def processor() -> str:
+    """The CPU's name where the system tells it, else its architecture."""
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,198 @@
+"""Every method of the benchmark: one file a scorer, one entry of ``methods.yaml`` a method.
+
+A scorer is found by its place: ``sstoken/selection/methods/mine.py`` with a frozen ``Config(Scorer)``.  An entry names a
+scorer and says how much is kept, ranked within what, against which weights.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from sstoken.selection import Scorer
+from sstoken.selection.contract import SIGNALS, STATIC_SIGNALS
+
+METHODS_FILE = Path(__file__).parent / "methods.yaml"
+
+
+OWN_HISTORY = ("ema", "checkpoint")
+
+
+class MethodError(ValueError):
+    """A method's entry that does not make sense; the message names entry, key and known values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One entry of ``methods.yaml``, complete.
+
+    name: the key of the entry; results are filed under it.
+    scorer: settings of ``sstoken/selection/methods/<scorer>.py``, or None for the untrained base.
+    keep_ratio: ρ, kept share of response tokens, in [0, 1].
+    scope: rank within the sample, the micro-batch or the data set (with ``parts``: the part).
+    rounding: of ρ·n. ssToken: ceil; TokenCleaning: floor.
+    reference: weights that give ``reference_loss``: "reference", "previous" (the chain itself, needs parts > 1), or
+        another method of the grid (same model and seed).
+    history: weights that give ``history_loss``: "base"; "ema" or "checkpoint" of the run itself; "reference", or another
+        method of the grid.
+    history_decay: α of the EMA ``his = α·his + (1-α)·θ``, once a step.
+    history_steps: a "checkpoint" history is the run's own weights as they were at the last multiple of so many steps.
+    parts: the data is cut in so many parts, each trained on from the one before; part 0 in full.
+    data: which data set of the configuration is trained on.
+    normalisation: "tokens" (kept tokens of the global batch), "samples" (each sample's mean, then their mean; the
+        paper's Eq. 11), "micro-batch" (mean over each micro-batch's kept tokens, averaged over accumulation and ranks;
+        the release).
+    attention_layer: "shallow" (first), "middle", "deep" (last, as in the release), or an index from 0.
+    prompt: "positions" (all that is not response) or "leading" (only what stands before the first response token: the
+        release, wrong for multi-turn).
+    random_seed: of the uniform draw; None = the run's seed (the release: 42).
+    source: where the settings come from.
+    """
+
+    name: str
+    scorer: Scorer | None
+    keep_ratio: float = 1.0
+    scope: Literal["sample", "batch", "dataset"] = "sample"
+    rounding: Literal["ceil", "floor"] = "ceil"
+    reference: str = "reference"
+    history: str = "base"
+    history_decay: float = 0.99
+    history_steps: int = 20
+    parts: int = 1
+    data: str = "train"
+    normalisation: Literal["tokens", "samples", "micro-batch"] = "tokens"
+    attention_layer: str | int = "deep"
+    prompt: Literal["positions", "leading"] = "positions"
+    random_seed: int | None = None
+    source: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.keep_ratio <= 1:
+            raise MethodError(f"method {self.name}: keep_ratio must lie in [0, 1], not {self.keep_ratio}")
+        unknown = self.needs - SIGNALS.keys()
+        if unknown:
+            raise MethodError(f"method {self.name}: unknown signal {sorted(unknown)}; known: {', '.join(SIGNALS)}")
+        if self.scope == "dataset" and not self.static:
+            dynamic = ", ".join(sorted(self.needs - STATIC_SIGNALS))
+            raise MethodError(
+                f"method {self.name}: scope 'dataset' ranks all tokens before the first step, but its scores need "
+                f"{dynamic}, known only at each step; use scope 'sample' or 'batch'"
+            )
+        if self.history_steps < 1:
+            raise MethodError(f"method {self.name}: history_steps must be at least 1, not {self.history_steps}")
+        if self.reference == "previous" and self.parts < 2:
+            raise MethodError(f"method {self.name}: reference 'previous' is a chain of parts; set parts to 2 or more")
+
+    @property
+    def trains(self) -> bool:
+        return self.scorer is not None
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.scorer.needs if self.scorer else frozenset()
+
+    @property
+    def static(self) -> bool:
+        """The mask is known before the first step."""
+        return self.needs <= STATIC_SIGNALS
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """Which frozen weights each loss signal comes from; those that a run computes by itself are left out."""
+        wanted = {"base_loss": "base", "reference_loss": self.reference, "history_loss": self.history}
+        return {s: w for s, w in wanted.items() if s in self.needs and w not in (*OWN_HISTORY, "previous")}
+
+    @property
+    def own_history(self) -> bool:
+        """The history is made of the run's own earlier weights, and its losses are measured at each step."""
+        return "history_loss" in self.needs and self.history in OWN_HISTORY
+
+
+def scorers() -> dict[str, type[Scorer]]:
+    """Name -> Config class of every file in this folder."""
+    found = {}
+    for module in pkgutil.iter_modules(__path__):
+        config = getattr(importlib.import_module(f"{__name__}.{module.name}"), "Config", None)
+        if not (isinstance(config, type) and issubclass(config, Scorer)):
+            raise MethodError(f"sstoken/selection/methods/{module.name}.py has no class Config(Scorer)")
+        found[module.name] = config
+    return found
+
+
+def entries_of(document: dict, track: str = "corrected", where: str | Path = METHODS_FILE) -> dict[str, dict]:
+    """name -> plain entry, with ``extends`` resolved and the track's options applied.
+
+    Raises:
+        MethodError: an unknown track, or a track's option for an unknown method.
+    """
+    tracks, entries = document.get("tracks", {}), document["methods"]
+    _known("track", track, tracks, where)
+    options = tracks[track].get("methods") or {}
+    for name in options:
+        _known("method", name, [*entries, "all"], f"{where}, track {track}")
+    return {name: _resolve(name, entries, options, where) for name in entries}
+
+
+def load_methods(path: str | Path = METHODS_FILE, track: str = "corrected") -> dict[str, Method]:
+    """All methods of a file, with the track's options applied.
+
+    Raises:
+        MethodError: an unknown track, scorer, key or parameter; the message lists the known ones.
+    """
+    entries = entries_of(yaml.safe_load(Path(path).read_text()), track, path)
+    return {name: build_method(name, entry, path) for name, entry in entries.items()}
+
+
+def load_method(name: str, path: str | Path = METHODS_FILE, track: str = "corrected") -> Method:
+    """One method by name, e.g. ``load_method("sstoken")``."""
+    methods = load_methods(path, track)
+    _known("method", name, methods, path)
+    return methods[name]
+
+
+def _resolve(name: str, entries: dict, options: dict, path) -> dict:
+    """The entry over what it extends, each with the track's options: a variant follows its parent onto a track."""
+    entry = dict(entries[name])
+    parent = entry.pop("extends", None)
+    if parent is None:
+        return _merge(_merge(entry, options.get("all", {}) if entry.get("scorer") else {}), options.get(name, {}))
+    _known("method", parent, entries, f"{path}, method {name}, extends")
+    return _merge(_merge(_resolve(parent, entries, options, path), entry), options.get(name, {}))
+
+
+def _merge(under: dict, over: dict) -> dict:
+    merged = {**under, **over}
+    if over.get("scorer", under.get("scorer")) == under.get("scorer"):
+        merged["parameters"] = {**under.get("parameters", {}), **over.get("parameters", {})}
+    return merged
+
+
+def build_method(name: str, entry: dict, path: str | Path = METHODS_FILE) -> Method:
+    """The method of a plain entry; ``path`` names its file in errors."""
+    entry = dict(entry)
+    scorer_name, parameters = entry.pop("scorer", None), entry.pop("parameters", {})
+    known = [f.name for f in fields(Method) if f.name not in ("name", "scorer")]
+    for key in entry:
+        _known("key", key, [*known, "scorer", "parameters", "extends"], f"{path}, method {name}")
+    scorer = None
+    if scorer_name is not None:
+        available = scorers()
+        _known("scorer", scorer_name, available, f"{path}, method {name}")
+        try:
+            scorer = available[scorer_name].from_parameters(parameters)
+        except ValueError as error:
+            raise MethodError(f"{path}, method {name}: {error}") from error
+    return Method(name=name, scorer=scorer, **entry)
+
+
+def _known(what: str, name: str, known, where) -> None:
+    if name not in known:
+        guess = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
+        hint = f" Did you mean {guess[0]!r}?" if guess else ""
+        raise MethodError(f"{where}: unknown {what} {name!r}.{hint} Known: {', '.join(map(str, known))}")

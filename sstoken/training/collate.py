@@ -1,0 +1,93 @@
+"""From ragged samples to one packed row, with everything that a step needs to know about shapes counted on the host.
+
+Shapes: N tokens of all samples end to end, R response tokens of all samples, B samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from sstoken.selection import Signals, kept_count
+from sstoken.training.packing import Segments
+
+TOKEN_SIGNALS = ("base_loss", "reference_loss", "history_loss", "uniform", "truth")
+"""Signals stored with the data, one value a response token."""
+
+
+@dataclass(frozen=True)
+class PackedCollator:
+    """Collate samples into the mapping that ``SelectionTrainer`` and the reference pass run on.
+
+    A sample is a mapping with ``input_ids`` [T] and ``response_mask`` [T], and per response token any of
+    TOKEN_SIGNALS and ``keep`` (a mask known beforehand); ``position`` is its place in the order of training.
+
+    keep_ratio, scope, rounding: how many tokens are kept depends on response lengths alone, so it is counted here.
+    leading_prompt: prompt positions are only those before the first response token (``prompt: leading``).
+    """
+
+    keep_ratio: float = 1.0
+    scope: str = "sample"
+    rounding: str = "ceil"
+    leading_prompt: bool = False
+
+    def __call__(self, samples: Sequence[dict]) -> dict:
+        ids_N = torch.cat([torch.as_tensor(s["input_ids"]) for s in samples]).long()
+        masks = [torch.as_tensor(s["response_mask"], dtype=torch.bool) for s in samples]
+        response_N = torch.cat(masks)
+        lengths = tuple(len(m) for m in masks)
+        counts = tuple(int(m.sum()) for m in masks)
+        if any(bool(m[:1].any()) for m in masks):
+            raise ValueError("the first token of a sample has no state before it and cannot be a response token")
+        batch = {
+            "input_ids": ids_N,
+            "position_ids": torch.cat([torch.arange(n) for n in lengths]),
+            "lengths": lengths,
+            "response_counts": counts,
+            "response_R": response_N.nonzero()[:, 0],
+            "row_R": torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(counts)),
+            "column_R": torch.cat([torch.arange(n) for n in counts]),
+            "prompt_N": torch.cat([m.cumsum(0) == 0 for m in masks]) if self.leading_prompt else ~response_N,
+            "position_B": torch.tensor([int(s.get("position", 0)) for s in samples]),
+        }
+        for name in (*TOKEN_SIGNALS, "keep"):
+            if name in samples[0]:
+                batch[name] = torch.cat([torch.as_tensor(s[name]) for s in samples])
+                if len(batch[name]) != sum(counts):
+                    raise ValueError(f"{name} has {len(batch[name])} values for {sum(counts)} response tokens")
+        if "keep" in batch:
+            kept = tuple(int(torch.as_tensor(s["keep"]).sum()) for s in samples)
+        elif self.scope == "sample":
+            kept = tuple(int(kept_count(n, self.keep_ratio, self.rounding)) for n in counts)
+        else:
+            kept = (int(kept_count(sum(counts), self.keep_ratio, self.rounding)),)
+        batch["kept_counts"] = kept
+        return batch
+
+
+def segments_of(batch: dict, mass_layer: int | None = None, index_K: torch.Tensor | None = None) -> Segments:
+    """Of the states before response tokens, or before those of ``index_K`` among them."""
+    state_R = batch["response_R"] - 1
+    prompt_N = batch["prompt_N"] if mass_layer is not None else None
+    return Segments(batch["lengths"], state_R if index_K is None else state_R[index_K], mass_layer, prompt_N)
+
+
+def to_grid(value_R: torch.Tensor, batch: dict) -> torch.Tensor:
+    """[R] -> [B, longest response]: a row a sample, a column a response token; the rest is 0 (or False)."""
+    grid_BR = value_R.new_zeros(len(batch["lengths"]), max(batch["response_counts"], default=0))
+    return grid_BR.index_put((batch["row_R"], batch["column_R"]), value_R)
+
+
+def from_grid(grid_BR: torch.Tensor, batch: dict) -> torch.Tensor:
+    """[B, longest response] -> [R]."""
+    return grid_BR[batch["row_R"], batch["column_R"]]
+
+
+def signals_of(batch: dict, needs: frozenset[str], **measured_R: torch.Tensor) -> Signals:
+    """The signals that a method asks for, as grids: those stored with the data, and those just measured."""
+    mask_BR = to_grid(torch.ones_like(batch["response_R"], dtype=torch.bool), batch)
+    values = {name: batch[name] for name in TOKEN_SIGNALS if name in batch} | measured_R
+    grids = {name: to_grid(value_R, batch) for name, value_R in values.items() if name in needs}
+    return Signals(mask_BR=mask_BR, position_B=batch["position_B"], **grids)

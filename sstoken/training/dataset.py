@@ -1,0 +1,104 @@
+"""Samples with their stored signals, and the masks of methods that need no others.
+
+Shapes: S samples, R response tokens of the data set.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from sstoken.data import TokenData
+from sstoken.selection import keep_top
+from sstoken.selection.methods import Method
+from sstoken.training.collate import TOKEN_SIGNALS, PackedCollator, from_grid, signals_of
+
+STATIC_CHUNK = 1024  # samples scored at a time when a mask is made beforehand: bounds the padded grid
+
+
+class SelectionDataset(torch.utils.data.Dataset):
+    """Samples with their stored signals, in the order of training.
+
+    data: S samples with R response tokens.
+    signals: name (one of TOKEN_SIGNALS) -> values [R] in data order.
+    keep_R: bool [R], for a method whose mask is known before the first step.
+    """
+
+    def __init__(
+        self, data: TokenData, signals: dict[str, torch.Tensor] | None = None, keep_R: torch.Tensor | None = None
+    ):
+        self.data, self.signals, self.keep_R = data, dict(signals or {}), keep_R
+        total = int(data.response_offset[-1])
+        for name, value_R in self._columns():
+            if name not in (*TOKEN_SIGNALS, "keep"):
+                raise ValueError(f"unknown signal {name!r}; known: {', '.join(TOKEN_SIGNALS)}")
+            if len(value_R) != total:
+                raise ValueError(f"{name} has {len(value_R)} values, the data {total} response tokens")
+
+    def _columns(self):
+        return [*self.signals.items(), *([("keep", self.keep_R)] if self.keep_R is not None else [])]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict:
+        start, stop = self.data.response_offset[index : index + 2].tolist()
+        sample = self.data.sample(index)
+        row = {"input_ids": sample["input_ids"], "response_mask": sample["response_mask"], "position": index}
+        return row | {name: value_R[start:stop] for name, value_R in self._columns()}
+
+
+class EvenDataset(torch.utils.data.Dataset):
+    """A data set made to divide evenly among ranks by samples without a response, which train nothing.
+
+    transformers would repeat samples from the start instead: they would be trained on twice, on several ranks only.
+
+    multiple: its length is the next multiple of this (micro-batch size times ranks).
+    """
+
+    def __init__(self, dataset: SelectionDataset, multiple: int):
+        self.dataset, self.data = dataset, dataset.data
+        self.length = -(-len(dataset) // multiple) * multiple
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict:
+        if index < len(self.dataset):
+            return self.dataset[index]
+        row = self.dataset[0]
+        token = {"input_ids": row["input_ids"][:1], "response_mask": row["response_mask"][:1], "position": -1}
+        return {name: value[:0] for name, value in row.items() if name not in token} | token
+
+
+def uniform_signal(count: int, seed: int) -> torch.Tensor:
+    """[count] draws in [0, 1) of the generator named by ``seed``; the same for every model and machine."""
+    return torch.rand(count, generator=torch.Generator().manual_seed(seed))
+
+
+def fixed_mask(method: Method, dataset: SelectionDataset) -> torch.Tensor:
+    """keep_R, bool [R]: the mask of a method that asks for static signals alone, over the whole data set at once.
+
+    Raises:
+        ValueError: the method needs a signal that is known only during training.
+    """
+    if not method.static:
+        raise ValueError(
+            f"method {method.name} needs {', '.join(sorted(method.needs))}: its mask is known only at each step"
+        )
+    collate = PackedCollator()
+    scores, keeps = [], []
+    for start in range(0, len(dataset), STATIC_CHUNK):
+        batch = collate([dataset[i] for i in range(start, min(start + STATIC_CHUNK, len(dataset)))])
+        signals = signals_of(batch, method.needs)
+        score_BR = method.scorer.score(signals)
+        scores.append(from_grid(score_BR, batch))
+        if method.scorer.keep_above is None and method.scope != "dataset":
+            keep_BR = keep_top(score_BR, signals.mask_BR, method.keep_ratio, scope="sample", rounding=method.rounding)
+            keeps.append(from_grid(keep_BR, batch))
+    score_R = torch.cat(scores)
+    if method.scorer.keep_above is not None:
+        return score_R > method.scorer.keep_above
+    if keeps:
+        return torch.cat(keeps)
+    everything = torch.ones_like(score_R, dtype=torch.bool)[None]
+    return keep_top(score_R[None], everything, method.keep_ratio, scope="dataset", rounding=method.rounding)[0]

@@ -1,0 +1,360 @@
+"""The trainer: signals -> scores -> keep mask -> loss, in one forward pass over one packed row.
+
+Shapes: N tokens of a micro-batch end to end, R its response tokens, B samples, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from sstoken.models.anatomy import check_supported, layer_index
+from sstoken.records.files import atomic_write
+from sstoken.selection import keep_top, token_loss
+from sstoken.selection.methods import Method
+from sstoken.training.collate import PackedCollator, from_grid, segments_of, signals_of, to_grid
+from sstoken.training.dataset import EvenDataset, SelectionDataset, fixed_mask
+from sstoken.training.distributed import is_sharded
+from sstoken.training.lora import lean_adapters
+from sstoken.training.packing import forward, packed_attention
+
+STATE_FILE = "selection_state.safetensors"
+
+
+class SelectionTrainer(Trainer):
+    """A transformers Trainer whose loss is the mean of ``L_θ`` over the response tokens that the method keeps.
+
+    Everything of Trainer's works as ever (PEFT models, accumulation, several devices, checkpoints, callbacks).  Samples
+    are packed without padding and taken in data order; ``args.train_sampling_strategy`` may shuffle them.
+
+    Args:
+        model: a causal language model, with or without adapters.
+        args: TrainingArguments.  ``remove_unused_columns`` and ``logging_nan_inf_filter`` are switched off.
+        method: from ``load_method``; it must train.
+        train_dataset: a SelectionDataset with the static signals that the method needs (``fixed_mask`` is applied to
+            it where the method's mask is static and none was given).
+        chunk_size: tokens a chunk of ``token_loss``.
+        dropped_loss_every: measure the loss of dropped tokens for the log every so many steps; 0 = never.  Methods that
+            score without the current loss then never project a dropped token.
+
+    Attributes:
+        record: after training, per response token [R]: ``score`` float32, ``keep`` bool; per sample [S]: ``step`` int32.
+        counted: totals of this process: tokens, response_tokens, kept_tokens, projected_tokens, history_tokens, and
+            attention_pairs (the sum of squared sample lengths).
+        seconds_before: of training up to the checkpoint that this process went on from, however many came before it.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        args: TrainingArguments,
+        *,
+        method: Method,
+        train_dataset: SelectionDataset,
+        chunk_size: int = 1024,
+        dropped_loss_every: int = 1,
+        **options,
+    ):
+        if not method.trains:
+            raise ValueError(f"method {method.name} does not train")
+        check_supported(model)
+        args.remove_unused_columns = False
+        args.logging_nan_inf_filter = False  # it hides a diverged run, and asks the device at every step
+        lacking = method.needs - set(train_dataset.signals) - {"loss", "attention_mass"}
+        lacking -= {"history_loss"} if method.own_history else set()
+        if lacking and train_dataset.keep_R is None:
+            raise ValueError(f"method {method.name} needs {', '.join(sorted(lacking))} in its dataset's signals")
+        if method.static and train_dataset.keep_R is None:
+            train_dataset = SelectionDataset(
+                train_dataset.data, train_dataset.signals, fixed_mask(method, train_dataset)
+            )
+        samples, total = len(train_dataset), int(train_dataset.data.response_offset[-1])
+        if args.world_size > 1:
+            train_dataset = EvenDataset(train_dataset, args.per_device_train_batch_size * args.world_size)
+        collator = PackedCollator(method.keep_ratio, method.scope, method.rounding, method.prompt == "leading")
+        super().__init__(model=model, args=args, train_dataset=train_dataset, data_collator=collator, **options)
+        if self.args.n_gpu > 1:
+            raise RuntimeError(
+                "several devices in one process would split a packed row: start one process a device "
+                "(accelerate launch), or show this one a single device (CUDA_VISIBLE_DEVICES=0)"
+            )
+        # compute_loss normalises over the whole accumulated batch by itself; older releases know only the first flag
+        self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = True
+        self.method, self.chunk_size, self.dropped_loss_every = method, chunk_size, dropped_loss_every
+        self.mass_layer = layer_index(model, method.attention_layer) if "attention_mass" in method.needs else None
+        self.history = {}
+        if method.own_history:
+            self.history = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+        self.record = {
+            "score": torch.full((total,), float("nan")),
+            "keep": torch.zeros(total, dtype=torch.bool),
+            "step": torch.full((samples,), -1, dtype=torch.int32),
+        }
+        names = ("tokens", "response_tokens", "kept_tokens", "projected_tokens", "history_tokens", "attention_pairs")
+        self.counted = dict.fromkeys(names, 0)
+        self.seconds_before, self._start = 0.0, time.perf_counter()
+        self._pending: list[tuple] = []
+        self._sums: dict[str, torch.Tensor] = {}
+        self.add_callback(_SelectionCallback(self))
+
+    def _move_model_to_device(self, model, device):
+        if not is_sharded(model):  # shards are where they belong
+            super()._move_model_to_device(model, device)
+
+    def floating_point_ops(self, inputs) -> int:
+        """Not counted here: Trainer's estimate walks over all modules at every step, and knows no dropped token."""
+        return 0
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **options):
+        """As Trainer's, attending within samples; from a checkpoint the selection's own state comes back too."""
+        if isinstance(resume_from_checkpoint, (str, Path)):
+            self._load_state(Path(resume_from_checkpoint))
+        self._start = time.perf_counter()
+        with packed_attention(self.model), lean_adapters(self.model), _settled(self.model):
+            output = super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
+        self._flush()
+        if self.args.world_size > 1:
+            self.record, self.counted = self._of_all_ranks()
+        return output
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device):
+        """The micro-batches of one step, and what its loss is divided by: counted over accumulation and ranks."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.method.normalisation == "tokens":
+            items = sum(sum(batch["kept_counts"]) for batch in batches)
+        elif self.method.normalisation == "samples":
+            items = sum(len(batch["lengths"]) for batch in batches)
+        else:
+            items = len(batches)
+        items = torch.tensor(items, device=device)
+        return batches, self.accelerator.reduce(items, "sum") if self.args.world_size > 1 else items
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """The loss of one micro-batch. No host synchronisation: every shape was counted when collating."""
+        batch, kept = inputs, sum(inputs["kept_counts"])
+        target_R = batch["input_ids"][batch["response_R"]]
+        history = {"history_loss": self._history_loss(batch, target_R)} if self.history else {}
+        every = self.dropped_loss_every
+        project_all = "loss" in self.method.needs or (every > 0 and self.state.global_step % every == 0)
+        known_K = None if project_all or "keep" not in batch else _first(batch["keep"], kept)
+        segments = segments_of(batch, self.mass_layer, known_K)
+        options = {"chunk_size": self.chunk_size, "backward_tokens": kept}
+        measured: dict[str, torch.Tensor] = {}
+
+        def project(hidden_RD, weight_VD, bias_V):
+            if project_all:
+                most = 2 * kept > sum(batch["response_counts"])
+                loss_R = token_loss(hidden_RD, weight_VD, target_R, bias_V, gradient_first=most, **options)
+                keep_R = self._select(batch, segments, measured, loss=loss_R.detach(), **history)
+                measured["loss"] = loss_R.detach()
+                return (loss_R * self._weights(batch, keep_R)).sum()
+            keep_R = self._select(batch, segments, measured, **history)
+            index_K = _first(keep_R, kept)
+            hidden_KD = hidden_RD if known_K is not None else hidden_RD[index_K]
+            loss_K = token_loss(hidden_KD, weight_VD, target_R[index_K], bias_V, gradient_first=True, **options)
+            measured["loss"] = torch.zeros_like(keep_R, dtype=loss_K.dtype).index_put((index_K,), loss_K.detach())
+            return (loss_K * self._weights(batch, keep_R)[index_K]).sum()
+
+        loss = forward(model, batch["input_ids"], batch["position_ids"], segments, project)
+        if num_items_in_batch is not None:
+            # the mean over ranks that DDP and FSDP take is undone: the divisor counts those of all ranks already
+            loss = loss * self.accelerator.num_processes / num_items_in_batch.clamp_min(1)
+        if self.model.training:
+            self._note(batch, measured, project_all)
+        return (loss, {"loss": loss.detach()}) if return_outputs else loss
+
+    def _select(self, batch: dict, segments, measured: dict, **known_R) -> torch.Tensor:
+        """keep_R, bool [R]; leaves the score and its parts in ``measured`` for log and record."""
+        if segments.mass_N is not None:
+            known_R["attention_mass"] = segments.mass_N[batch["response_R"]]
+        signals = signals_of(batch, self.method.needs, **known_R)
+        score_BR = self.method.scorer.score(signals).detach()
+        if "keep" in batch:
+            keep_R = batch["keep"]
+        else:
+            rule = {"scope": self.method.scope, "rounding": self.method.rounding}
+            keep_R = from_grid(keep_top(score_BR, signals.mask_BR, self.method.keep_ratio, **rule), batch)
+        measured["keep"], measured["score"] = keep_R, from_grid(score_BR, batch)
+        measured["parts"] = {n: from_grid(v, batch) for n, v in self.method.scorer.parts(signals).items()}
+        return keep_R
+
+    def _weights(self, batch: dict, keep_R: torch.Tensor) -> torch.Tensor:
+        """What each token's loss counts for, before division by the step's items: exactly 0 for a dropped token."""
+        keep_R = keep_R.float()
+        if self.method.normalisation == "tokens":
+            return keep_R
+        if self.method.normalisation == "micro-batch":
+            return keep_R / max(sum(batch["kept_counts"]), 1)
+        count_B1 = to_grid(keep_R, batch).sum(-1, keepdim=True)
+        return keep_R / count_B1[batch["row_R"], 0].clamp_min(1)
+
+    @torch.no_grad()
+    def _history_loss(self, batch: dict, target_R: torch.Tensor) -> torch.Tensor:
+        """L of the run's own history: the trained parameters are swapped for one pass in evaluation mode."""
+        model = self.accelerator.unwrap_model(self.model_wrapped)
+
+        def project(hidden_RD, weight_VD, bias_V):
+            return token_loss(hidden_RD, weight_VD, target_R, bias_V, chunk_size=self.chunk_size)
+
+        with _swapped(model, self.history):
+            model.eval()
+            loss_R = forward(model, batch["input_ids"], batch["position_ids"], segments_of(batch), project)
+            model.train()
+        self.counted["history_tokens"] += sum(batch["lengths"])
+        return loss_R
+
+    @torch.no_grad()
+    def _update_history(self) -> None:
+        share = 1 - self.method.history_decay
+        if self.method.history == "checkpoint":
+            share = float(self.state.global_step % self.method.history_steps == 0)
+        if share == 0:
+            return
+        for name, parameter in self.accelerator.unwrap_model(self.model_wrapped).named_parameters():
+            if name in self.history:
+                self.history[name].lerp_(parameter.detach().to(self.history[name].dtype), share)
+
+    @torch.no_grad()
+    def _note(self, batch: dict, measured: dict, all_losses: bool) -> None:
+        """Add the micro-batch to the sums of the log, and keep its mask for the record, all still on the device."""
+        keep_R, loss_R = measured["keep"], measured["loss"]
+        rows = {"kept": keep_R.sum(), "response": torch.ones_like(keep_R).sum(), "loss_kept": (loss_R * keep_R).sum()}
+        if all_losses:
+            rows |= {"loss_response": loss_R.sum(), "response_measured": rows["response"]}
+        for name, value_R in measured["parts"].items():
+            rows |= {f"{name}_kept": (value_R * keep_R).sum(), f"{name}_dropped": (value_R * ~keep_R).sum()}
+        for name, value in rows.items():
+            self._sums[name] = self._sums.get(name, 0) + value
+        self._pending.append(
+            (batch["position_B"], batch["response_counts"], measured["score"], keep_R, self.state.global_step)
+        )
+        response, kept = sum(batch["response_counts"]), sum(batch["kept_counts"])
+        lengths = [n for n, responses in zip(batch["lengths"], batch["response_counts"], strict=True) if responses]
+        added = (sum(lengths), response, kept, response if all_losses else kept, 0, sum(n * n for n in lengths))
+        for name, value in zip(self.counted, added, strict=True):
+            self.counted[name] += value
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Trainer's log with the selection's own columns; a value that is not a number ends the run."""
+        if "loss" in logs and self._sums:
+            self._flush()
+            totals = torch.stack([value.double() for value in self._sums.values()])
+            if self.args.world_size > 1:
+                totals = self.accelerator.reduce(totals, "sum")
+            total = dict(zip(self._sums, totals.tolist(), strict=True))
+            self._sums = {}
+            kept, response = total.pop("kept"), total.pop("response")
+            counts = {"kept": kept, "dropped": response - kept, "response": total.pop("response_measured", 0.0)}
+            # a sum's name ends in the tokens that it runs over: its mean is over just those
+            means = {name: value / max(counts[name.rsplit("_", 1)[1]], 1.0) for name, value in total.items()}
+            logs = {**logs, **means, "kept_share": kept / max(response, 1.0)}
+            wrong = [name for name, value in logs.items() if isinstance(value, float) and not math.isfinite(value)]
+            if wrong:
+                raise FloatingPointError(
+                    f"step {self.state.global_step}: {', '.join(wrong)} is not finite; the run has diverged "
+                    "(lower the learning rate, or use bfloat16 or float32 instead of float16)"
+                )
+        super().log(logs, start_time)
+
+    def _flush(self) -> None:
+        """Move the masks of the last steps into the record: once a log line, not once a step."""
+        offset = self.train_dataset.data.response_offset
+        for position_B, counts, score_R, keep_R, step in self._pending:
+            parts = zip(position_B.tolist(), score_R.cpu().split(counts), keep_R.cpu().split(counts), strict=True)
+            for position, score, keep in parts:
+                if position < 0:  # evens out the ranks
+                    continue
+                place = slice(int(offset[position]), int(offset[position + 1]))
+                self.record["score"][place], self.record["keep"][place] = score, keep
+                self.record["step"][position] = step
+        self._pending = []
+
+    def _of_all_ranks(self) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
+        """record and counted over every rank: of each sample what the rank says that trained on it last."""
+        device, offset = self.args.device, self.train_dataset.data.response_offset
+        counted = torch.tensor(list(self.counted.values()), device=device)
+        counted = self.accelerator.reduce(counted, "sum").tolist()
+        gathered = {n: self.accelerator.gather(v[None].to(device)).cpu() for n, v in self.record.items()}
+        last_S = gathered["step"].argmax(0)
+        last_R = torch.repeat_interleave(last_S, offset[1:] - offset[:-1])
+        owner = {"score": last_R, "keep": last_R, "step": last_S}
+        record = {n: v.gather(0, owner[n][None])[0] for n, v in gathered.items()}
+        return record, dict(zip(self.counted, counted, strict=True))
+
+    def _save_state(self, folder: Path) -> None:
+        self._flush()
+        everything = self._of_all_ranks() if self.args.world_size > 1 else (self.record, self.counted)
+        if not self.args.should_save:
+            return
+        record, counted = everything
+        counted = torch.tensor(list(counted.values()), dtype=torch.int64)
+        history = {f"history.{name}": value.contiguous() for name, value in self.history.items()}
+        record = {f"record.{name}": value for name, value in record.items()}
+        seconds = torch.tensor(self.seconds_before + time.perf_counter() - self._start, dtype=torch.float64)
+        with atomic_write(folder / STATE_FILE) as temporary:
+            save_file({**record, **history, "counted": counted, "seconds": seconds}, temporary)
+
+    def _load_state(self, folder: Path) -> None:
+        state = load_file(folder / STATE_FILE)
+        self.record = {name: state[f"record.{name}"] for name in self.record}
+        self.seconds_before = float(state["seconds"])
+        if self.args.should_save:  # the sum over ranks is carried on by one of them
+            self.counted = dict(zip(self.counted, state["counted"].tolist(), strict=True))
+        for name in self.history:
+            self.history[name] = state[f"history.{name}"].to(self.history[name].device)
+
+
+class _SelectionCallback(TrainerCallback):
+    def __init__(self, trainer: SelectionTrainer):
+        self.trainer = trainer
+
+    def on_step_end(self, args, state, control, **_):
+        if self.trainer.history:
+            self.trainer._update_history()
+
+    def on_save(self, args, state, control, **_):
+        self.trainer._save_state(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+def _first(keep_R: torch.Tensor, kept: int) -> torch.Tensor:
+    """Positions of the kept tokens in order, found without asking the device how many there are."""
+    return torch.argsort(~keep_R, stable=True)[:kept]
+
+
+@contextmanager
+def _settled(model: torch.nn.Module) -> Iterator[None]:
+    """Trainer asks at every step for all parameters, twice, and for the mode that the model is in already.
+
+    Each is a walk over every module: a few hundredths of a small model's step.  While the context lasts the model
+    neither gains nor loses a parameter, and changes its mode as a whole.
+    """
+    parameters = list(model.parameters())
+
+    def train(mode: bool = True) -> torch.nn.Module:
+        return model if model.training == mode else type(model).train(model, mode)
+
+    model.parameters, model.train = lambda recurse=True: iter(parameters), train
+    try:
+        yield
+    finally:
+        del model.parameters, model.train
+
+
+@contextmanager
+def _swapped(model: torch.nn.Module, values: dict[str, torch.Tensor]):
+    parameters = {name: p for name, p in model.named_parameters() if name in values}
+    own = {name: p.data for name, p in parameters.items()}
+    for name, parameter in parameters.items():
+        parameter.data = values[name]
+    try:
+        yield
+    finally:
+        for name, parameter in parameters.items():
+            parameter.data = own[name]

@@ -1,0 +1,71 @@
+"""Stored losses belong to their data and weights, or are refused."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sstoken.training.reference_losses import ReferenceLosses, ReferenceMismatch, compute_losses, length_batches
+from tests.conftest import ragged_tokens, tiny_model
+
+
+@pytest.fixture
+def stored(tmp_path):
+    data = ragged_tokens(6)
+    losses = ReferenceLosses(compute_losses(tiny_model(), data), data.response_offset, data.sha256, "weights-a")
+    losses.save(tmp_path / "base.safetensors")
+    return data, losses, tmp_path / "base.safetensors"
+
+
+def test_losses_come_back_by_sample(stored):
+    data, losses, path = stored
+    again = ReferenceLosses.load(path, data=data, weights_sha256="weights-a")
+    for index in range(len(data)):
+        assert torch.equal(again.sample(index), losses.sample(index))
+        assert len(again.sample(index)) == int(data.sample(index)["response_mask"].sum())
+
+
+def test_losses_of_other_tokens_are_refused(stored):
+    _, _, path = stored
+    with pytest.raises(ReferenceMismatch, match="other tokens"):
+        ReferenceLosses.load(path, data=ragged_tokens(6, seed=1))
+
+
+def test_losses_of_the_same_ids_with_another_mask_are_refused(stored):
+    from dataclasses import replace
+
+    data, _, path = stored
+    mask = data.response_mask.clone()
+    mask[int(data.offset[1]) - 1] = False
+    with pytest.raises(ReferenceMismatch, match="other tokens"):
+        ReferenceLosses.load(path, data=replace(data, response_mask=mask))
+
+
+def test_losses_of_other_weights_are_refused(stored):
+    data, _, path = stored
+    with pytest.raises(ReferenceMismatch, match="other weights"):
+        ReferenceLosses.load(path, data=data, weights_sha256="weights-b")
+
+
+def test_a_cut_file_is_refused(stored):
+    _, _, path = stored
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(ReferenceMismatch, match="not a readable file"):
+        ReferenceLosses.load(path)
+
+
+def test_a_loss_that_is_not_finite_names_its_sample():
+    data, model = ragged_tokens(4), tiny_model()
+    with torch.no_grad():
+        model.model.embed_tokens.weight[int(data.sample(2)["input_ids"][0])] = float("nan")
+    with pytest.raises(FloatingPointError, match="sample-"):
+        compute_losses(model, data)
+
+
+@given(st.lists(st.integers(1, 50), min_size=0, max_size=40), st.integers(1, 120))
+def test_batches_hold_each_sample_once_within_the_budget(lengths, budget):
+    lengths = np.array(lengths, dtype=np.int64)
+    batches = length_batches(lengths, budget)
+    assert sorted(int(i) for batch in batches for i in batch) == list(range(len(lengths)))
+    assert all(lengths[batch].sum() <= budget or len(batch) == 1 for batch in batches)
