@@ -15,8 +15,8 @@ class Progress:
     """Reads records as they appear.
 
     What is left is estimated from the seconds of finished records of the same stage and model (of the stage, where its
-    model has none yet), and from how many seconds of work were done a second so far.  Of a stage that has finished
-    nothing yet, nothing is known: the time is then that until the others are through.
+    model has none yet), and from how many seconds of work were done a second so far.  A stage
+    without a finished record has no estimate: the time left then leaves that stage out, and the line says so.
 
     records: path -> (stage, model), of everything that the grid asks for, in order.
     """
