@@ -13,10 +13,7 @@ from lm_eval.config.group import AggMetricConfig
 from lm_eval.defaults import DEFAULT_MAX_GEN_TOKS
 from lm_eval.tasks import TaskManager
 
-from sstoken import tasks as our_tasks
-from sstoken.evaluation.benchmarks import Benchmark, EvaluationError, EvaluationSettings
-
-OUR_TASKS = Path(our_tasks.__file__).parent
+from sstoken.evaluation.benchmarks import OUR_TASKS, Benchmark, EvaluationError, EvaluationSettings
 
 
 @dataclass(frozen=True)
