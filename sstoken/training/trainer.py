@@ -20,7 +20,7 @@ from sstoken.records.files import atomic_write
 from sstoken.selection import keep_top, token_loss
 from sstoken.selection.methods import Method
 from sstoken.training.collate import PackedCollator, from_grid, segments_of, signals_of, to_grid
-from sstoken.training.dataset import EvenDataset, SelectionDataset, fixed_mask
+from sstoken.training.dataset import EvenDataset, SelectionDataset, prepared
 from sstoken.training.distributed import is_sharded
 from sstoken.training.lora import lean_adapters
 from sstoken.training.packing import forward, packed_attention
@@ -67,14 +67,7 @@ class SelectionTrainer(Trainer):
         check_supported(model)
         args.remove_unused_columns = False
         args.logging_nan_inf_filter = False  # it hides a diverged run, and asks the device at every step
-        lacking = method.needs - set(train_dataset.signals) - {"loss", "attention_mass"}
-        lacking -= {"history_loss"} if method.own_history else set()
-        if lacking and train_dataset.keep_R is None:
-            raise ValueError(f"method {method.name} needs {', '.join(sorted(lacking))} in its dataset's signals")
-        if method.static and train_dataset.keep_R is None:
-            train_dataset = SelectionDataset(
-                train_dataset.data, train_dataset.signals, fixed_mask(method, train_dataset)
-            )
+        train_dataset = prepared(method, train_dataset)
         samples, total = len(train_dataset), int(train_dataset.data.response_offset[-1])
         if args.world_size > 1:
             train_dataset = EvenDataset(train_dataset, args.per_device_train_batch_size * args.world_size)
