@@ -26,9 +26,10 @@ from sstoken.records.provenance import Cost, Record, measured, read_record
 from sstoken.selection.methods import Method, build_method
 from sstoken.training.dataset import SelectionDataset
 from sstoken.training.distributed import launch, leave
+from sstoken.training.record import STATE_FILE
 from sstoken.training.reference_losses import ReferenceLosses, compute_losses
 from sstoken.training.setup import known_signals, method_of_part, part_of, trainable, training_arguments
-from sstoken.training.trainer import STATE_FILE, SelectionTrainer
+from sstoken.training.trainer import SelectionTrainer
 
 
 @dataclass(frozen=True, kw_only=True)
