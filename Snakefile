@@ -25,10 +25,13 @@ rule all:
     default_target: True
     input:
         REPORT,
+        JOBS.all_done(),
+        [stamp(rule) for rule in ["collect", "tables", "figures", "page"] + TRUTH],
     localrule: True
 
 
 onstart:
+    JOBS.write(REPORT_NAME)
     Progress(GRID.progress()).watch(lambda line: print(line, file=sys.stderr, flush=True))
 
 
