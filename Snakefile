@@ -32,6 +32,8 @@ rule all:
 
 onstart:
     JOBS.write(REPORT_NAME)
+    workflow.dag.priorityfiles |= set(JOBS.first())  # the first model's main table before the others
+    workflow.dag.update_priority()
     Progress(GRID.progress()).watch(lambda line: print(line, file=sys.stderr, flush=True))
 
 

@@ -4,6 +4,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from snakemake.settings.enums import RerunTrigger
+
 sys.path.insert(0, str(workflow.basedir))
 
 import sstoken
@@ -56,6 +58,8 @@ wildcard_constraints:
 JOBS = Jobs(GRID, plan=workflow.is_main_process)
 if workflow.is_main_process:
     JOBS.forget()
+# nor do Snakemake's own records of code, parameters and sets of inputs say what is to be made
+type(workflow).rerun_triggers = property(lambda _: frozenset({RerunTrigger.SOFTWARE_ENV}))
 
 
 def order(rule, key=None):

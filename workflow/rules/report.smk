@@ -12,6 +12,7 @@ rule collect:
         scores=f"{ROOT}/scores.csv",
         samples=f"{ROOT}/samples.parquet",
         costs=f"{ROOT}/costs.csv",
+        status=f"{ROOT}/status.csv",
     log:
         f"{ROOT}/logs/collect.log",
     benchmark:
@@ -23,6 +24,7 @@ rule collect:
         mem_mb=4000,
         runtime=30,
     params:
+        config=CONFIG,
         evaluations=[str(path) for path in GRID.evaluations()],
         records=[str(path) for path in GRID.cost_records()],
     message:
