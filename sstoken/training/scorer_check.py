@@ -41,6 +41,8 @@ def check_scorer(scorer: Scorer, signals: Signals, score_BR: torch.Tensor) -> No
         raise ContractError(f"{file}: score is on {score_BR.device}, the signals on {mask_BR.device}")
     if score_BR.requires_grad:
         raise ContractError(f"{file}: score carries a gradient; a score decides what is kept, nothing flows through it")
+    if not all((value.isfinite().reshape(*mask_BR.shape, -1).all(-1) | ~mask_BR).all() for value in _values(signals)):
+        return  # a run that has diverged is told so at its log line
     # as they come, signals may tie (REL is 0 at the first step), and ties may be ranked in any order
     trial = _shaken(signals)
     for given, scores in ((signals, score_BR), (trial, scorer.score(trial))):
@@ -72,6 +74,10 @@ def _grids(signals: Signals) -> dict[str, torch.Tensor]:
     shape = signals.mask_BR.shape
     values = {f.name: getattr(signals, f.name) for f in dataclasses.fields(signals) if f.name != "mask_BR"}
     return {n: v for n, v in values.items() if isinstance(v, torch.Tensor) and v.shape[:2] == shape and v.dim() >= 2}
+
+
+def _values(signals: Signals) -> list[torch.Tensor]:
+    return [*_grids(signals).values(), *signals.references.values()]
 
 
 def _with_grids(signals: Signals, change, **others) -> Signals:

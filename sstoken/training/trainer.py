@@ -84,6 +84,8 @@ class Selects(EvaluatesPacked):
         if isinstance(dataset, (SelectionDataset, EvenDataset)):
             return dataset
         if not isinstance(dataset, TokenData):
+            if self.processing_class is None:
+                raise ValueError("rows need the tokenizer that reads them: pass processing_class=tokenizer")
             options = {"template": self.template, "max_length": self.max_length}
             dataset = token_data(dataset, self.processing_class, **options)
         return SelectionDataset(dataset)
