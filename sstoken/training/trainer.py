@@ -42,8 +42,6 @@ class Selects(EvaluatesPacked):
         method: Method,
         train_dataset,
         reference_model: Reference | None = None,
-        template: str = "tokenizer",
-        max_length: int = 2048,
         chunk_size: int = 1024,
         dropped_loss_every: int = 1,
         **options,
@@ -53,7 +51,7 @@ class Selects(EvaluatesPacked):
         check_arguments(model, args, options)
         if isinstance(model, torch.nn.Module):
             check_supported(model)
-        self.template, self.max_length, self.chunk_size = template, max_length, chunk_size
+        self.chunk_size = chunk_size
         super().__init__(model=model, args=args, train_dataset=train_dataset, **options)
         check_arguments(self.model, self.args, {})
         check_parallel(self)
@@ -83,12 +81,7 @@ class Selects(EvaluatesPacked):
         """The rows of a data set as samples: tokenised, with their responses marked."""
         if isinstance(dataset, (SelectionDataset, EvenDataset)):
             return dataset
-        if not isinstance(dataset, TokenData):
-            if self.processing_class is None:
-                raise ValueError("rows need the tokenizer that reads them: pass processing_class=tokenizer")
-            options = {"template": self.template, "max_length": self.max_length}
-            dataset = token_data(dataset, self.processing_class, **options)
-        return SelectionDataset(dataset)
+        return SelectionDataset(dataset if isinstance(dataset, TokenData) else self.tokens_of(dataset))
 
     def _ready(self, rows: SelectionDataset) -> SelectionDataset | EvenDataset:
         """Rows with every stored signal, and a fixed mask where the method has one, the same number for each rank."""
@@ -275,6 +268,15 @@ class SelectionTrainer(Selects, Trainer):
             attention_pairs (the sum of squared sample lengths).
         seconds_before: of training up to the checkpoint that this process went on from, however many came before it.
     """
+
+    def __init__(self, *args, template: str = "tokenizer", max_length: int = 2048, **options):
+        self.template, self.max_length = template, max_length
+        super().__init__(*args, **options)
+
+    def tokens_of(self, dataset) -> TokenData:
+        if self.processing_class is None:
+            raise ValueError("rows need the tokenizer that reads them: pass processing_class=tokenizer")
+        return token_data(dataset, self.processing_class, template=self.template, max_length=self.max_length)
 
 
 class _SelectionCallback(TrainerCallback):
