@@ -34,7 +34,7 @@ def arguments(folder, *, micro=4, accumulation=2, **settings):
 def trainer_for(method, data, folder, *, model=None, micro=4, accumulation=2, signals=None, **options):
     args = arguments(folder, micro=micro, accumulation=accumulation, **options.pop("args", {}))
     method = load_method(method) if isinstance(method, str) else method
-    model = model or tiny_adapter(tiny_model())
+    model = tiny_adapter(tiny_model()) if model is None else model
     dataset = SelectionDataset(data, signals_for(data) if signals is None else signals)
     return SelectionTrainer(model, args, method=method, train_dataset=dataset, chunk_size=8, **options)
 
