@@ -11,7 +11,9 @@ from sstoken.data import TokenData
 from sstoken.selection import keep_top, rank_share
 from sstoken.selection.methods import Method
 from sstoken.training.collate import TOKEN_SIGNALS, PackedCollator, from_grid, is_stored, signals_of
+from sstoken.training.scorer_check import check_scorer
 
+CHECKED = 4  # samples that a scorer of stored signals is tried on
 STATIC_CHUNK = 1024  # samples scored at a time when a mask is made beforehand: bounds the padded grid
 
 
@@ -99,6 +101,8 @@ def prepared(method: Method, dataset: SelectionDataset) -> SelectionDataset:
         dataset = SelectionDataset(dataset.data, ranks | dataset.signals, dataset.keep_R)
     if not method.static or dataset.keep_R is not None:
         return dataset
+    few = signals_of(PackedCollator()([dataset[index] for index in range(min(CHECKED, len(dataset)))]), method.needs)
+    check_scorer(method.scorer, few, method.scorer.score(few))
     return SelectionDataset(dataset.data, dataset.signals, fixed_mask(method, dataset))
 
 

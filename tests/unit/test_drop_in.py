@@ -1,5 +1,7 @@
 """SelectionTrainer in a script of one's own: rows in, losses of base and reference made by the trainer."""
 
+import json
+import re
 from dataclasses import replace
 
 import datasets
@@ -160,3 +162,20 @@ def test_seen_samples_are_counted_over_epochs_shuffling_and_resumes(tmp_path):
     assert positions(tmp_path, **options) == list(range(20))
     assert positions(tmp_path, resume=str(tmp_path / "checkpoint-2"), **options) == list(range(8, 20))
     assert positions(tmp_path, resume=str(tmp_path / "checkpoint-4"), **options) == list(range(14, 20))
+
+
+CHAT = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"
+
+
+def test_the_example_of_the_docs_trains(root, tmp_path, monkeypatch, capsys):
+    page = (root / "docs" / "how-to" / "own-script.md").read_text()
+    example, *_ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(example.strip().splitlines()) <= 15
+    tokenizer = byte_tokenizer(chat_template=CHAT)
+    tokenizer.save_pretrained(tmp_path / "model")
+    model_for(tokenizer, adapter=False).save_pretrained(tmp_path / "model")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in FORMS["messages"]))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    exec(compile(example.replace("Qwen/Qwen2.5-0.5B-Instruct", "model"), "own-script.md", "exec"), {})
+    assert re.search(r"kept 6\d% of the response tokens", capsys.readouterr().out)
