@@ -86,10 +86,14 @@ class Jobs:
         """The files that the jobs leave."""
         return [self.done(*key) for key in self.jobs]
 
+    def wanted(self) -> dict[Path, str]:
+        """Record -> the ticket that it has once its result is current."""
+        return {path: result.ticket.name for path, result in self.tickets.results.items()}
+
     def first(self) -> list[str]:
         """Of the jobs that the first model's main table waits for last."""
-        wanted = {path for path, run in self.grid.evaluated().items()
-                  if run.model == next(iter(self.grid.models)) and run.method in self.grid.methods}  # fmt: skip
+        table = self.grid.main_table(next(iter(self.grid.models)))
+        wanted = [path for paths in table.values() for path in paths]
         return list(dict.fromkeys(self.made_by[path] for path in wanted if path in self.made_by))
 
     def report(self, *said) -> str:

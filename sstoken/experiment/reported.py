@@ -59,6 +59,11 @@ class Reported(Layout):
         )
         return {self.evaluation_record(run): run for run in runs}
 
+    def main_table(self, model: str) -> dict[str, list[Path]]:
+        """method -> records of its scores, of the model's rows of the main table."""
+        runs = {method: [Run(model, method, seed) for seed in self.reported_seeds(method)] for method in self.methods}
+        return {method: [self.evaluation_record(run) for run in own] for method, own in runs.items()}
+
     def asked_losses(self, model: str) -> list[tuple[str, str, int | None]]:
         """(data set, label of the weights, draw), each once, of every pass over the data that a method's scores need."""
         found = {
