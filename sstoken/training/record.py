@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from sstoken.records.files import atomic_write
 from sstoken.training.history import History
+from sstoken.training.objective import Choice
 
 STATE_FILE = "selection_state.safetensors"
 COUNTED = ("tokens", "response_tokens", "kept_tokens", "projected_tokens", "history_tokens", "attention_pairs")
@@ -39,19 +40,20 @@ class SelectionRecord:
         self.counted = dict.fromkeys(COUNTED, 0)
         self._pending: list[tuple] = []
 
-    def add(self, batch: dict, score_R: torch.Tensor, keep_R: torch.Tensor, step: int, *, all_losses: bool) -> None:
-        """Take in a micro-batch without asking the device for anything."""
-        self._pending.append((batch["position_B"], batch["response_counts"], score_R, keep_R, step))
-        response, kept = sum(batch["response_counts"]), sum(batch["kept_counts"])
+    def add(self, batch: dict, choice: Choice, step: int, *, projected: int) -> None:
+        """Take in a micro-batch without asking the device for anything. projected: tokens whose logits were computed."""
+        self._pending.append((batch["position_B"], batch["response_counts"], choice.score_R, choice.keep_R, step))
         lengths = [n for n, responses in zip(batch["lengths"], batch["response_counts"], strict=True) if responses]
-        added = (sum(lengths), response, kept, response if all_losses else kept, 0, sum(n * n for n in lengths))
+        added = (sum(lengths), sum(batch["response_counts"]), 0, projected, 0, sum(n * n for n in lengths))
         for name, value in zip(COUNTED, added, strict=True):
             self.counted[name] += value
 
     def flush(self) -> None:
         """Move the masks of the last steps to the host: once a log line, not once a step."""
         for position_B, counts, score_R, keep_R, step in self._pending:
-            parts = zip(position_B.tolist(), score_R.cpu().split(counts), keep_R.cpu().split(counts), strict=True)
+            keep_R = keep_R.cpu()
+            self.counted["kept_tokens"] += int(keep_R.sum())
+            parts = zip(position_B.tolist(), score_R.cpu().split(counts), keep_R.split(counts), strict=True)
             for position, score, keep in parts:
                 if position < 0:  # evens out the ranks
                     continue

@@ -26,7 +26,7 @@ for batch in training_batches(GRID):
             gpu=gpus_of_run,
         params:
             runs=lambda w, batch=batch: [GRID.order(run) for run in batch.of(w)],
-            training=CONFIG["training"],
+            training=GRID.training_section,
             references=CONFIG["references"],
             device=CONFIG["device"],
         message:
