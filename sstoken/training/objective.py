@@ -50,6 +50,8 @@ def choose(
         keep_BR = to_grid(batch["keep"], batch)
     elif scorer.keep_above is not None:
         keep_BR = (score_BR >= scorer.keep_above) & signals.mask_BR
+    elif method.keep_ratio == 1:
+        keep_BR = signals.mask_BR
     else:
         keep_BR = keep_top(score_BR, signals.mask_BR, method.keep_ratio, scope=method.scope, rounding=method.rounding)
     keep_R, score_R = from_grid(keep_BR, batch), from_grid(score_BR, batch)

@@ -37,6 +37,7 @@ class Method:
     keep_ratio: ρ, kept share of response tokens, in [0, 1].
     scope: rank within the sample, the micro-batch or the data set (with ``parts``: the part).
     rounding: of ρ·n. ssToken: ceil; TokenCleaning: floor.
+    references: name -> weights that give ``reference_loss:name``, like ``reference``, for methods with several.
     reference: weights that give ``reference_loss``: "reference", "previous" (the chain itself, needs parts > 1), or
         another method of the grid (same model and seed).
     history: weights that give ``history_loss``: "base"; "ema" or "checkpoint" of the run itself; "reference", or another
@@ -66,6 +67,7 @@ class Method:
     scope: Literal["sample", "batch", "dataset"] = "sample"
     rounding: Literal["ceil", "floor"] = "ceil"
     reference: str = "reference"
+    references: dict[str, str] = field(default_factory=dict, hash=False)
     history: str = "base"
     history_decay: float = 0.99
     history_steps: int = 20
@@ -93,8 +95,14 @@ class Method:
         unknown = {s for s in self.needs if kind_of(s) not in SIGNALS}
         if unknown:
             raise MethodError(f"method {self.name}: unknown signal {sorted(unknown)}; known: {', '.join(SIGNALS)}")
+        named = {s.partition(":")[2] for s in self.needs if ":" in s}
+        if named != self.references.keys():
+            raise MethodError(
+                f"method {self.name}: needs weights for the references {', '.join(sorted(named)) or 'none'}; "
+                f"`references` names {', '.join(sorted(self.references)) or 'none'}"
+            )
         if self.scope == "dataset" and not self.static:
-            dynamic = ", ".join(sorted(s for s in self.needs if kind_of(s) not in STATIC_SIGNALS))
+            dynamic = ", ".join(sorted(s for s in self.scorer.scored_by if kind_of(s) not in STATIC_SIGNALS))
             raise MethodError(
                 f"method {self.name}: scope 'dataset' ranks all tokens before the first step, but its scores need "
                 f"{dynamic}, known only at each step; use scope 'sample' or 'batch'"
@@ -125,7 +133,7 @@ class Method:
     @property
     def static(self) -> bool:
         """The mask is known before the first step."""
-        return {kind_of(s) for s in self.needs} <= STATIC_SIGNALS
+        return {kind_of(s) for s in (self.scorer.scored_by if self.scorer else ())} <= STATIC_SIGNALS
 
     @property
     def counted(self) -> bool:
@@ -155,6 +163,7 @@ class Method:
     def weights(self) -> dict[str, str]:
         """Which frozen weights each loss signal comes from; those that a run computes by itself are left out."""
         wanted = {"base_loss": "base", "reference_loss": self.reference, "history_loss": self.history}
+        wanted |= {f"reference_loss:{name}": weights for name, weights in self.references.items()}
         return {s: w for s, w in wanted.items() if s in self.needs and w not in (*OWN_HISTORY, "previous")}
 
     @property
