@@ -48,9 +48,11 @@ class Grid(Reported):
         self.entries = entries | added
         self.all_methods = {n: build_method(n, e, config["methods_file"]) for n, e in self.entries.items()}
         self.methods: dict[str, Method] = {name: self.all_methods[name] for name in config["methods"]}
-        self.evaluation = _evaluation(config["evaluation"], track_options(config["track"]).get("evaluation", {}))
+        track = track_options(config["track"])
+        self.evaluation = _evaluation(config["evaluation"], track.get("evaluation", {}))
         self.seeds: list[int] = config["seeds"]
-        self.training = TrainingSettings.of(config["training"])
+        self.training_section = _left_open(config["training"], track.get("training", {}))
+        self.training = TrainingSettings.of(self.training_section)
         for model in self.models:
             for method in self.needed_methods(model):
                 self.dataset(method.data, f"method {method.name}")
@@ -206,7 +208,11 @@ class Grid(Reported):
 
 def _evaluation(settings: dict, track: dict) -> dict:
     """The configuration's settings, those that it leaves open as the track says."""
-    left_open = {key: value for key, value in track.items() if settings[key] is None}
     if settings["limit"] is not None:
-        left_open.pop("limit_fraction", None)
-    return {**settings, **left_open}
+        track = {key: value for key, value in track.items() if key != "limit_fraction"}
+    return _left_open(settings, track)
+
+
+def _left_open(settings: dict, track: dict) -> dict:
+    """The configuration's settings, those that are null as the track says."""
+    return {**settings, **{key: value for key, value in track.items() if settings[key] is None}}

@@ -77,6 +77,11 @@ class Scorer:
         return frozenset()
 
     @property
+    def scored_by(self) -> frozenset[str]:
+        """What of ``needs`` the score reads, the rest being the weights'.  Static signals make a mask before the first step."""
+        return self.needs
+
+    @property
     def keep_above(self) -> float | None:
         """A threshold that replaces the keep ratio: a token is kept if its score is as high or higher.
 

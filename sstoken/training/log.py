@@ -7,6 +7,8 @@ import math
 import torch
 from accelerate import Accelerator
 
+from sstoken.training.objective import Choice
+
 
 class SelectionLog:
     """Sums on the device, one number a column; ``take`` is the only place that asks for them."""
@@ -18,13 +20,20 @@ class SelectionLog:
         return bool(self._sums)
 
     @torch.no_grad()
-    def add(
-        self, keep_R: torch.Tensor, loss_R: torch.Tensor, parts: dict[str, torch.Tensor], *, all_losses: bool
-    ) -> None:
-        """Take in a micro-batch. ``all_losses``: the losses of dropped tokens were measured too, else they are 0."""
+    def add(self, choice: Choice, loss_R: torch.Tensor, *, weighs: bool, all_losses: bool) -> None:
+        """Take in a micro-batch.
+
+        weighs: the method has weights of its own. all_losses: the losses of dropped tokens were measured too, else they
+        are 0.
+        """
+        keep_R, parts = choice.keep_R, choice.parts
         rows = {"kept": keep_R.sum(), "response": torch.ones_like(keep_R).sum(), "loss_kept": (loss_R * keep_R).sum()}
         if all_losses:
             rows |= {"loss_response": loss_R.sum(), "response_measured": rows["response"]}
+        if weighs:
+            negative_R = choice.raw_R < 0
+            rows |= {"weight_response": choice.raw_R.sum(), "negative": negative_R.sum()}
+            rows |= {"loss_negative": (loss_R * negative_R).sum()}
         for name, value_R in parts.items():
             rows |= {f"{name}_kept": (value_R * keep_R).sum(), f"{name}_dropped": (value_R * ~keep_R).sum()}
         for name, value in rows.items():
@@ -39,6 +48,9 @@ class SelectionLog:
         self._sums = {}
         kept, response = total.pop("kept"), total.pop("response")
         counts = {"kept": kept, "dropped": response - kept, "response": total.pop("response_measured", 0.0)}
+        counts["negative"] = total.pop("negative", 0.0)
+        if not counts["negative"]:
+            total.pop("loss_negative", None)
         # a sum's name ends in the tokens that it runs over: its mean is over just those
         means = {name: value / max(counts[name.rsplit("_", 1)[1]], 1.0) for name, value in total.items()}
         return {**means, "kept_share": kept / max(response, 1.0)}
@@ -68,4 +80,19 @@ def check_finite(
         raise FloatingPointError(
             f"step {step}: {', '.join(wrong)} is not finite at learning rate {rate:.3g}; the run has diverged "
             "(lower the learning rate, or use bfloat16 or float32 instead of float16)"
+        )
+
+
+def check_bounded(logs: dict[str, float], vocabulary: int, step: int) -> None:
+    """End a run whose negative weights have carried it away: nothing bounds such a loss from below.
+
+    Raises:
+        FloatingPointError: tokens are predicted far worse than by a guess: a mean loss of over ``2 ln V``.
+    """
+    limit = 2 * math.log(vocabulary)
+    wrong = [f"{name} is {logs[name]:.2f}" for name in ("loss_kept", "loss_negative") if logs[name] > limit]
+    if wrong:
+        raise FloatingPointError(
+            f"step {step}: {', '.join(wrong)} nats, over twice a uniform guess's ({limit / 2:.2f}): the negative weights "
+            "have made the run diverge; lower their weight or the learning rate"
         )

@@ -17,6 +17,7 @@ from sstoken.data import TokenData
 from sstoken.records.files import atomic_write
 from sstoken.selection.methods import Method
 from sstoken.training.history import History
+from sstoken.training.objective import Choice
 
 STATE_FILE = "selection_state.safetensors"
 COUNTED = ("tokens", "response_tokens", "kept_tokens", "projected_tokens", "history_tokens", "attention_pairs")
@@ -47,21 +48,12 @@ class SelectionRecord:
         self.counted = dict.fromkeys(COUNTED, 0)
         self._pending: list[tuple] = []
 
-    def add(
-        self,
-        batch: dict,
-        score_R: torch.Tensor,
-        keep_R: torch.Tensor,
-        loss_R: torch.Tensor,
-        step: int,
-        *,
-        all_losses: bool,
-    ) -> None:
-        """Take in a micro-batch without asking the device for anything."""
-        self._pending.append((batch["position_B"], batch["response_counts"], score_R, keep_R, loss_R, step))
-        response, kept = sum(batch["response_counts"]), sum(batch["kept_counts"])
+    def add(self, batch: dict, choice: Choice, loss_R: torch.Tensor, step: int, *, projected: int) -> None:
+        """Take in a micro-batch without asking the device for anything. projected: tokens whose logits were computed."""
+        found = (choice.score_R, choice.keep_R, loss_R)
+        self._pending.append((batch["position_B"], batch["response_counts"], *found, step))
         lengths = [n for n, responses in zip(batch["lengths"], batch["response_counts"], strict=True) if responses]
-        added = (sum(lengths), response, kept, response if all_losses else kept, 0, sum(n * n for n in lengths))
+        added = (sum(lengths), sum(batch["response_counts"]), 0, projected, 0, sum(n * n for n in lengths))
         for name, value in zip(COUNTED, added, strict=True):
             self.counted[name] += value
 
@@ -73,7 +65,9 @@ class SelectionRecord:
         """
         diverged = []
         for position_B, counts, score_R, keep_R, loss_R, step in self._pending:
-            columns = (value_R.cpu().split(counts) for value_R in (score_R, keep_R, loss_R))
+            score_R, keep_R, loss_R = score_R.cpu(), keep_R.cpu(), loss_R.cpu()
+            self.counted["kept_tokens"] += int(keep_R.sum())
+            columns = (value_R.split(counts) for value_R in (score_R, keep_R, loss_R))
             for position, score, keep, loss in zip(position_B.tolist(), *columns, strict=True):
                 if position < 0:  # evens out the ranks
                     continue

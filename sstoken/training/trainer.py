@@ -16,19 +16,19 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from sstoken.data import TokenData, token_data
 from sstoken.models.anatomy import check_supported, layer_index
-from sstoken.selection import keep_top, token_loss
+from sstoken.selection import token_loss
 from sstoken.selection.methods import Method
-from sstoken.training.collate import PackedCollator, from_grid, segments_of, signals_of, to_grid
+from sstoken.training.collate import PackedCollator, segments_of
 from sstoken.training.dataset import EvenDataset, SelectionDataset, lacking, prepared
 from sstoken.training.distributed import is_sharded
 from sstoken.training.evaluating import EvaluatesPacked
 from sstoken.training.given import Reference, check_makeable, make_signals
 from sstoken.training.history import History
-from sstoken.training.log import SelectionLog, check_finite
+from sstoken.training.log import SelectionLog, check_bounded, check_finite
+from sstoken.training.objective import Choice, choose, items
 from sstoken.training.packing import forward
 from sstoken.training.record import SelectionRecord, load_state, save_state
 from sstoken.training.refusals import check_arguments, check_parallel
-from sstoken.training.scorer_check import check_scorer
 
 
 class Selects(EvaluatesPacked):
@@ -62,9 +62,8 @@ class Selects(EvaluatesPacked):
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = True
         self.method, self.reference_model, self.dropped_loss_every = method, reference_model, dropped_loss_every
         self.mass_layer = layer_index(self.model, method.attention_layer) if "attention_mass" in method.needs else None
-        self.data_collator = PackedCollator(
-            method.keep_ratio, method.scope, method.rounding, method.prompt == "leading"
-        )
+        self.measured = method.needs & {"entropy", "collision"}
+        self.data_collator = PackedCollator.of(method)
         self._rows = rows = self.rows_of(self.train_dataset)
         check_makeable(method, rows, reference_model)
         self.train_dataset = rows if lacking(method, rows) else self._ready(rows)
@@ -129,14 +128,9 @@ class Selects(EvaluatesPacked):
         """The micro-batches of one step, and what its loss is divided by: counted over accumulation and ranks."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._say_when(batches, device)
-        if self.method.normalisation == "tokens":
-            items = sum(sum(batch["kept_counts"]) for batch in batches)
-        elif self.method.normalisation == "samples":
-            items = sum(batch["sample_count"] for batch in batches)
-        else:
-            items = len(batches)
-        items = torch.full((), items, device=device)  # filled there: a copy from the host would wait for the device
-        return batches, self.accelerator.reduce(items, "sum") if self.args.world_size > 1 else items
+        # filled there: a copy from the host would wait for the device
+        count = torch.full((), items(self.method, batches), device=device)
+        return batches, self.accelerator.reduce(count, "sum") if self.args.world_size > 1 else count
 
     def _say_when(self, batches: list[dict], device: torch.device) -> None:
         """Give each sample its place in the order of training, ``seen_B``: over epochs, shuffling, ranks and resumes."""
@@ -152,68 +146,54 @@ class Selects(EvaluatesPacked):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The loss of one micro-batch. No host synchronisation: every shape was counted when collating."""
-        batch, kept = inputs, sum(inputs["kept_counts"])
+        batch, method, response = inputs, self.method, sum(inputs["response_counts"])
+        # with weights of its own any response token may have a gradient; else no more than are kept
+        bound = response if method.scorer.weighs or batch["kept_counts"] is None else sum(batch["kept_counts"])
         target_R = batch["input_ids"][batch["response_R"]]
-        history = {"history_loss": self._history_loss(batch, target_R)} if self.history else {}
+        known = {"history_loss": self._history_loss(batch, target_R)} if self.history else {}
         every = self.dropped_loss_every
-        project_all = "loss" in self.method.needs or (every > 0 and self.state.global_step % every == 0)
-        known_K = None if project_all or "keep" not in batch else _first(batch["keep"], kept)
+        project_all = method.reads_logits or (every > 0 and self.state.global_step % every == 0)
+        known_K = None if project_all or "keep" not in batch else _first(batch["keep"], bound)
         segments = segments_of(batch, self.mass_layer, known_K)
-        options = {"chunk_size": self.chunk_size, "backward_tokens": kept}
-        measured: dict[str, torch.Tensor] = {}
+        options = {"chunk_size": self.chunk_size, "backward_tokens": bound}
+        known |= {"progress": self.state.global_step / max(self.state.max_steps, 1), "check": self._unchecked}
+        self._unchecked = False
+        step: dict[str, torch.Tensor | Choice] = {}
 
         def project(hidden_RD, weight_VD, bias_V):
             if project_all:
-                most = 2 * kept > sum(batch["response_counts"])
-                loss_R = token_loss(hidden_RD, weight_VD, target_R, bias_V, gradient_first=most, **options)
-                keep_R = self._select(batch, segments, measured, loss=loss_R.detach(), **history)
-                measured["loss"] = loss_R.detach()
-                return (loss_R * self._weights(batch, keep_R)).sum()
-            keep_R = self._select(batch, segments, measured, **history)
-            index_K = _first(keep_R, kept)
+                measure = {name: target_R.new_empty(response, dtype=torch.float32) for name in self.measured}
+                loss_R = token_loss(
+                    hidden_RD,
+                    weight_VD,
+                    target_R,
+                    bias_V,
+                    gradient_first=2 * bound > response,
+                    measure=measure,
+                    **options,
+                )
+                step["loss"] = loss_R.detach()
+                probability = {"probability": step["loss"].neg().exp()} if "probability" in method.needs else {}
+                step["choice"] = choice = choose(
+                    method, batch, mass_N=segments.mass_N, loss=step["loss"], **probability, **measure, **known
+                )
+                return (loss_R * choice.weight_R).sum()
+            step["choice"] = choice = choose(method, batch, mass_N=segments.mass_N, **known)
+            index_K = _first(choice.keep_R, bound)
             hidden_KD = hidden_RD if known_K is not None else hidden_RD[index_K]
             loss_K = token_loss(hidden_KD, weight_VD, target_R[index_K], bias_V, gradient_first=True, **options)
-            measured["loss"] = torch.zeros_like(keep_R, dtype=loss_K.dtype).index_put((index_K,), loss_K.detach())
-            return (loss_K * self._weights(batch, keep_R)[index_K]).sum()
+            step["loss"] = torch.zeros_like(choice.weight_R).index_put((index_K,), loss_K.detach().float())
+            return (loss_K * choice.weight_R[index_K]).sum()
 
         loss = forward(model, batch["input_ids"], batch["position_ids"], segments, project)
         if num_items_in_batch is not None:
             # the mean over ranks that DDP and FSDP take is undone: the divisor counts those of all ranks already
             loss = loss * self.accelerator.num_processes / num_items_in_batch.clamp_min(1)
         if self.model.training:
-            keep_R, step = measured["keep"], self.state.global_step
-            self._log.add(keep_R, measured["loss"], measured["parts"], all_losses=project_all)
-            self._record.add(batch, measured["score"], keep_R, measured["loss"], step, all_losses=project_all)
+            self._log.add(step["choice"], step["loss"], weighs=method.scorer.weighs, all_losses=project_all)
+            projected = response if project_all else bound
+            self._record.add(batch, step["choice"], step["loss"], self.state.global_step, projected=projected)
         return (loss, {"loss": loss.detach()}) if return_outputs else loss
-
-    def _select(self, batch: dict, segments, measured: dict, **known_R) -> torch.Tensor:
-        """keep_R, bool [R]; leaves the score and its parts in ``measured`` for log and record."""
-        if segments.mass_N is not None:
-            known_R["attention_mass"] = segments.mass_N[batch["response_R"]]
-        signals = signals_of(batch, self.method.needs, **known_R)
-        score_BR = self.method.scorer.score(signals)
-        if self._unchecked:
-            check_scorer(self.method.scorer, signals, score_BR)
-            self._unchecked = False
-        score_BR = score_BR.detach()
-        if "keep" in batch:
-            keep_R = batch["keep"]
-        else:
-            rule = {"scope": self.method.scope, "rounding": self.method.rounding}
-            keep_R = from_grid(keep_top(score_BR, signals.mask_BR, self.method.keep_ratio, **rule), batch)
-        measured["keep"], measured["score"] = keep_R, from_grid(score_BR, batch)
-        measured["parts"] = {n: from_grid(v, batch) for n, v in self.method.scorer.parts(signals).items()}
-        return keep_R
-
-    def _weights(self, batch: dict, keep_R: torch.Tensor) -> torch.Tensor:
-        """What each token's loss counts for, before division by the step's items: exactly 0 for a dropped token."""
-        keep_R = keep_R.float()
-        if self.method.normalisation == "tokens":
-            return keep_R
-        if self.method.normalisation == "micro-batch":
-            return keep_R / max(sum(batch["kept_counts"]), 1)
-        count_B1 = to_grid(keep_R, batch).sum(-1, keepdim=True)
-        return keep_R / count_B1[batch["row_R"], 0].clamp_min(1)
 
     @torch.no_grad()
     def _history_loss(self, batch: dict, target_R: torch.Tensor) -> torch.Tensor:
@@ -234,6 +214,8 @@ class Selects(EvaluatesPacked):
             diverged = self._record.flush()
             logs = {**logs, **self._log.take(self.accelerator)}
             self._end_if_diverged(diverged, logs)
+            if "loss_negative" in logs:
+                check_bounded(logs, self.model.config.get_text_config().vocab_size, self.state.global_step)
         super().log(logs, start_time)
 
     def _end_if_diverged(self, diverged: list[tuple[int, str]], logs: dict[str, float] | None = None) -> None:

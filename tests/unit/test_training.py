@@ -14,13 +14,15 @@ from sstoken.training.reference_losses import compute_losses
 from tests.conftest import ragged_tokens, tiny_adapter, tiny_model
 from tests.trainers import adapter_of, largest_difference, signals_for, trainer_for
 
-METHODS = [name for name, method in load_methods().items() if method.trains]
+METHODS = {name: method for name, method in load_methods().items() if method.trains}
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_one_times_eight_equals_eight_times_one(name, tmp_path):
     data = ragged_tokens(24)
     adapters = []
+    if METHODS[name].pools:
+        pytest.skip("what it trains depends on the micro-batch")
     for micro, accumulation, options in [(8, 1, {}), (1, 8, {}), (4, 2, {"dropped_loss_every": 0})]:
         trainer = trainer_for(name, data, tmp_path, micro=micro, accumulation=accumulation, **options)
         trainer.train()

@@ -26,7 +26,7 @@ for group in training_groups(GRID):
             gpu=gpus_of_run,
         params:
             runs=lambda w, group=group: [GRID.order(run) for run in group.of(w)],
-            training=CONFIG["training"],
+            training=GRID.training_section,
             references=CONFIG["references"],
             device=CONFIG["device"],
         message:

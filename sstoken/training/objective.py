@@ -1,0 +1,90 @@
+"""The objective of a micro-batch: signals -> scores -> keep mask -> weights, and what the step divides by.
+
+Shapes: N tokens of a micro-batch end to end, R its response tokens, B samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from sstoken.selection import keep_top
+from sstoken.selection.methods import Method
+from sstoken.training.collate import from_grid, from_ranked, signals_of, to_grid
+from sstoken.training.scorer_check import check_scorer
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What becomes of a micro-batch's response tokens, [R] each.
+
+    keep_R: bool. score_R: float32. weight_R: float32, what a token's loss counts for before division by the step's items.
+    raw_R: the scorer's own weights. parts: the score's ingredients, for the log.
+    """
+
+    keep_R: torch.Tensor
+    score_R: torch.Tensor
+    weight_R: torch.Tensor
+    raw_R: torch.Tensor
+    parts: dict[str, torch.Tensor]
+
+
+@torch.no_grad()
+def choose(
+    method: Method,
+    batch: dict,
+    *,
+    progress: float | None = None,
+    mass_N: torch.Tensor | None = None,
+    check: bool = False,
+    **measured_R: torch.Tensor,
+) -> Choice:
+    """Score a micro-batch, keep and weigh.  No host synchronisation but for ``check``.
+
+    measured_R: signals of this step. mass_N: attention mass at every position of the row. check: the scorer's contract is
+    tried on these signals first.
+    """
+    scorer = method.scorer
+    signals = signals_of(batch, method.needs, progress, mass_N, **measured_R)
+    with torch.set_grad_enabled(check):  # or a score that carries a gradient could not be told
+        score_BR = scorer.score(signals)
+    if check:
+        check_scorer(scorer, signals, score_BR)
+    if "keep" in batch:
+        keep_BR = to_grid(batch["keep"], batch)
+    elif scorer.keep_above is not None:
+        keep_BR = (score_BR >= scorer.keep_above) & signals.mask_BR
+    elif method.keep_ratio == 1:
+        keep_BR = signals.mask_BR
+    else:
+        keep_BR = keep_top(score_BR, signals.mask_BR, method.keep_ratio, scope=method.scope, rounding=method.rounding)
+    keep_R, score_R = from_grid(keep_BR, batch), from_grid(score_BR, batch)
+    parts = {name: from_grid(value_BR, batch) for name, value_BR in scorer.parts(signals).items()}
+    if "ranked_R" in batch:
+        keep_R, score_R = from_ranked(keep_R, batch, True), from_ranked(score_R, batch, float("inf"))
+        parts = {name: from_ranked(value_R, batch, 0) for name, value_R in parts.items()}
+    raw_R = from_grid(scorer.weigh(signals, keep_BR).float(), batch) if scorer.weighs else keep_R.float()
+    return Choice(keep_R, score_R, _share(method, batch, keep_R, raw_R), raw_R, parts)
+
+
+def _share(method: Method, batch: dict, keep_R: torch.Tensor, raw_R: torch.Tensor) -> torch.Tensor:
+    """The weights over what a sample, or a micro-batch, divides by of its own; one that keeps nothing counts 0."""
+    if method.normalisation == "micro-batch":
+        return raw_R / keep_R.sum().clamp_min(1)
+    if method.normalisation == "samples":
+        count_B1 = to_grid(keep_R.float(), batch).sum(-1, keepdim=True)
+        return raw_R / count_B1[batch["row_R"], 0].clamp_min(1)
+    return raw_R
+
+
+def items(method: Method, batches: Sequence[dict]) -> int:
+    """What the summed loss of a step's micro-batches is divided by, as far as this process has them."""
+    if method.normalisation == "tokens":
+        return sum(sum(batch["kept_counts"]) for batch in batches)
+    if method.normalisation == "response":
+        return sum(sum(batch["response_counts"]) for batch in batches)
+    if method.normalisation == "samples":
+        return sum(batch["sample_count"] for batch in batches)
+    return len(batches)
