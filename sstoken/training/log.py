@@ -11,10 +11,14 @@ from sstoken.training.objective import Choice
 
 
 class SelectionLog:
-    """Sums on the device, one number a column; ``take`` is the only place that asks for them."""
+    """Sums on the device, one number a column; ``take`` is the only place that asks for them.
+
+    first: the mean loss of response tokens that the first line had.
+    """
 
     def __init__(self):
         self._sums: dict[str, torch.Tensor] = {}
+        self.first = 0.0
 
     def __bool__(self) -> bool:
         return bool(self._sums)
@@ -53,6 +57,7 @@ class SelectionLog:
             total.pop("loss_negative", None)
         # a sum's name ends in the tokens that it runs over: its mean is over just those
         means = {name: value / max(counts[name.rsplit("_", 1)[1]], 1.0) for name, value in total.items()}
+        self.first = self.first or means.get("loss_response", 0.0)
         return {**means, "kept_share": kept / max(response, 1.0)}
 
 
@@ -70,16 +75,15 @@ def check_finite(logs: dict[str, float], step: int) -> None:
         )
 
 
-def check_bounded(logs: dict[str, float], vocabulary: int, step: int) -> None:
+def check_bounded(logs: dict[str, float], limit: float, step: int) -> None:
     """End a run whose negative weights have carried it away: nothing bounds such a loss from below.
 
     Raises:
-        FloatingPointError: tokens are predicted far worse than by a guess: a mean loss of over ``2 ln V``.
+        FloatingPointError: the mean loss of kept tokens, or of those with a negative weight, is over ``limit``.
     """
-    limit = 2 * math.log(vocabulary)
-    wrong = [f"{name} is {logs[name]:.2f}" for name in ("loss_kept", "loss_negative") if logs[name] > limit]
+    wrong = [f"{n} is {logs[n]:.2f}" for n in ("loss_kept", "loss_negative") if logs.get(n, 0) > limit]
     if wrong:
         raise FloatingPointError(
-            f"step {step}: {', '.join(wrong)} nats, over twice a uniform guess's ({limit / 2:.2f}): the negative weights "
-            "have made the run diverge; lower their weight or the learning rate"
+            f"step {step}: {', '.join(wrong)} nats, over twice what a uniform guess or the run's first step gave "
+            f"({limit / 2:.2f}): the negative weights have made the run diverge; lower their weight or the learning rate"
         )

@@ -14,9 +14,18 @@ from safetensors.torch import load_file, save_file
 from sstoken.records.files import atomic_write
 from sstoken.training.history import History
 from sstoken.training.objective import Choice
+from sstoken.training.rows import RowChoice
 
 STATE_FILE = "selection_state.safetensors"
-COUNTED = ("tokens", "response_tokens", "kept_tokens", "projected_tokens", "history_tokens", "attention_pairs")
+COUNTED = (
+    "tokens",
+    "response_tokens",
+    "kept_tokens",
+    "projected_tokens",
+    "history_tokens",
+    "attention_pairs",
+    "candidate_tokens",
+)
 
 
 class SelectionRecord:
@@ -44,7 +53,7 @@ class SelectionRecord:
         """Take in a micro-batch without asking the device for anything. projected: tokens whose logits were computed."""
         self._pending.append((batch["position_B"], batch["response_counts"], choice.score_R, choice.keep_R, step))
         lengths = [n for n, responses in zip(batch["lengths"], batch["response_counts"], strict=True) if responses]
-        added = (sum(lengths), sum(batch["response_counts"]), 0, projected, 0, sum(n * n for n in lengths))
+        added = (sum(lengths), sum(batch["response_counts"]), 0, projected, 0, sum(n * n for n in lengths), 0)
         for name, value in zip(COUNTED, added, strict=True):
             self.counted[name] += value
 
@@ -77,7 +86,12 @@ class SelectionRecord:
 
 
 def save_state(
-    folder: Path, record: SelectionRecord, history: History, seconds: float, accelerator: Accelerator
+    folder: Path,
+    record: SelectionRecord,
+    history: History,
+    rows: RowChoice | None,
+    seconds: float,
+    accelerator: Accelerator,
 ) -> None:
     """Write the selection's part of a checkpoint; every rank calls this, the first one writes."""
     record.flush()
@@ -86,17 +100,23 @@ def save_state(
         return
     state = {f"record.{name}": value for name, value in values.items()}
     state |= {f"history.{name}": value.contiguous() for name, value in history.weights.items()}
+    if rows:
+        state |= {f"rows.{name}": value.contiguous() for name, value in rows.memory.items()}
     state["counted"] = torch.tensor(list(counted.values()), dtype=torch.int64)
     state["seconds"] = torch.tensor(seconds, dtype=torch.float64)
     with atomic_write(folder / STATE_FILE) as temporary:
         save_file(state, temporary)
 
 
-def load_state(folder: Path, record: SelectionRecord, history: History, *, first: bool) -> float:
+def load_state(
+    folder: Path, record: SelectionRecord, history: History, rows: RowChoice | None, *, first: bool
+) -> float:
     """Go on from a checkpoint. ``first`` is for one rank, which carries on the totals of all; returns the seconds spent."""
     state = load_file(folder / STATE_FILE)
     record.values = {name: state[f"record.{name}"] for name in record.values}
     if first:
         record.counted = dict(zip(COUNTED, state["counted"].tolist(), strict=True))
     history.load({n.removeprefix("history."): v for n, v in state.items() if n.startswith("history.")})
+    if rows:
+        rows.memory = {name: state[f"rows.{name}"] for name in rows.memory}
     return float(state["seconds"])

@@ -5,6 +5,7 @@ Shapes: N tokens of a micro-batch end to end, R its response tokens, B samples, 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from sstoken.training.lora import lean_adapters
 from sstoken.training.objective import Choice, choose, items
 from sstoken.training.packing import forward, packed_attention
 from sstoken.training.record import SelectionRecord, load_state, save_state
+from sstoken.training.rows import RowChoice
 
 
 class SelectionTrainer(Trainer):
@@ -45,8 +47,8 @@ class SelectionTrainer(Trainer):
 
     Attributes:
         record: after training, per response token [R]: ``score`` float32, ``keep`` bool; per sample [S]: ``step`` int32.
-        counted: totals of this process: tokens, response_tokens, kept_tokens, projected_tokens, history_tokens, and
-            attention_pairs (the sum of squared sample lengths).
+        counted: totals of this process: tokens, response_tokens, kept_tokens, projected_tokens, history_tokens,
+            attention_pairs (the sum of squared sample lengths), and candidate_tokens, looked at to choose rows.
         seconds_before: of training up to the checkpoint that this process went on from, however many came before it.
     """
 
@@ -82,6 +84,9 @@ class SelectionTrainer(Trainer):
         self.mass_layer = layer_index(model, method.attention_layer) if "attention_mass" in method.needs else None
         self.measured = method.needs & {"entropy", "collision"}
         self.history = History(method, model)
+        self.rows = RowChoice(method.scorer, self.args.seed, collator, chunk_size) if method.chooses else None
+        if self.rows and self.args.world_size > 1:
+            raise RuntimeError(f"method {method.name} chooses rows by what it chose before: it trains on one device")
         self._record, self._log = SelectionRecord(train_dataset.data.response_offset), SelectionLog()
         self.seconds_before, self._start = 0.0, time.perf_counter()
         self.add_callback(_SelectionCallback(self))
@@ -106,7 +111,7 @@ class SelectionTrainer(Trainer):
         """As Trainer's, attending within samples; from a checkpoint the selection's own state comes back too."""
         if isinstance(resume_from_checkpoint, (str, Path)):
             first, folder = self.args.should_save, Path(resume_from_checkpoint)
-            self.seconds_before = load_state(folder, self._record, self.history, first=first)
+            self.seconds_before = load_state(folder, self._record, self.history, self.rows, first=first)
         self._start = time.perf_counter()
         with packed_attention(self.model), lean_adapters(self.model), _settled(self.model):
             output = super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
@@ -117,6 +122,10 @@ class SelectionTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device):
         """The micro-batches of one step, and what its loss is divided by: counted over accumulation and ranks."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.rows:
+            if self.method.scorer.reads:
+                self.counted["candidate_tokens"] += sum(sum(batch["lengths"]) for batch in batches)
+            batches = [self.rows(self.model, batch) for batch in batches]
         count = torch.tensor(items(self.method, batches), device=device)
         return batches, self.accelerator.reduce(count, "sum") if self.args.world_size > 1 else count
 
@@ -190,7 +199,8 @@ class SelectionTrainer(Trainer):
             logs = {**logs, **self._log.take(self.accelerator)}
             check_finite(logs, self.state.global_step)
             if "loss_negative" in logs:
-                check_bounded(logs, self.model.config.get_text_config().vocab_size, self.state.global_step)
+                guess = math.log(self.model.config.get_text_config().vocab_size)
+                check_bounded(logs, 2 * max(guess, self._log.first), self.state.global_step)
         super().log(logs, start_time)
 
 
@@ -206,7 +216,7 @@ class _SelectionCallback(TrainerCallback):
     def on_save(self, args, state, control, **_):
         trainer, folder = self.trainer, Path(args.output_dir) / f"checkpoint-{state.global_step}"
         seconds = trainer.seconds_before + time.perf_counter() - trainer._start
-        save_state(folder, trainer._record, trainer.history, seconds, trainer.accelerator)
+        save_state(folder, trainer._record, trainer.history, trainer.rows, seconds, trainer.accelerator)
 
 
 def _first(keep_R: torch.Tensor, kept: int) -> torch.Tensor:

@@ -15,7 +15,7 @@ from typing import Literal
 
 import yaml
 
-from sstoken.selection import Scorer
+from sstoken.selection import Chooser, Scorer
 from sstoken.selection.contract import FROM_LOGITS, SIGNALS, STATIC_SIGNALS, kind_of
 
 METHODS_FILE = Path(__file__).parent / "methods.yaml"
@@ -90,7 +90,8 @@ class Method:
             if not 0 < getattr(self, factor) <= 1:
                 raise MethodError(f"method {self.name}: {factor} must lie in (0, 1], not {getattr(self, factor)}")
         if self.kind is None:
-            derived = "control" if self.scorer is None else "weight" if self.scorer.weighs else "mask"
+            derived = "weight" if self.scorer and self.scorer.weighs else "mask"
+            derived = "rows" if self.chooses else "control" if self.scorer is None else derived
             object.__setattr__(self, "kind", derived)
         unknown = {s for s in self.needs if kind_of(s) not in SIGNALS}
         if unknown:
@@ -136,6 +137,11 @@ class Method:
         return {kind_of(s) for s in (self.scorer.scored_by if self.scorer else ())} <= STATIC_SIGNALS
 
     @property
+    def chooses(self) -> bool:
+        """Rows are chosen before the step."""
+        return isinstance(self.scorer, Chooser)
+
+    @property
     def counted(self) -> bool:
         """How many tokens are kept is known before the step."""
         return self.static or (self.scorer.keep_above is None and self.prompt == "positions")
@@ -155,7 +161,7 @@ class Method:
     @property
     def keeps_all(self) -> bool:
         """Every response token counts the same, whatever its score: the method trains in full."""
-        if not self.trains or self.scorer.keep_above is not None or self.scorer.weighs:
+        if not self.trains or self.scorer.keep_above is not None or self.scorer.weighs or self.chooses:
             return False
         return self.keep_ratio == 1 and self.parts == 1
 
