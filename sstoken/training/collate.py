@@ -30,7 +30,8 @@ class PackedCollator:
     """Collate samples into the mapping that ``SelectionTrainer`` and the reference pass run on.
 
     A sample is a mapping with ``input_ids`` [T] and ``response_mask`` [T], and per response token any of
-    TOKEN_SIGNALS and ``keep`` (a mask known beforehand); ``position`` is its place in the order of training.
+    TOKEN_SIGNALS and ``keep`` (a mask known beforehand); ``position`` is its index in the data set, -1 for what only
+    evens out the ranks.
 
     keep_ratio, scope, rounding: how many tokens are kept depends on response lengths alone, so it is counted here.
     counted: False where it does not: ``kept_counts`` is then None.
@@ -67,6 +68,7 @@ class PackedCollator:
             "column_R": torch.cat([torch.arange(n) for n in counts]),
             "prompt_N": ~response_N,
             "position_B": torch.tensor([int(s.get("position", 0)) for s in samples]),
+            "sample_count": sum(int(s.get("position", 0)) >= 0 for s in samples),  # without what evens out the ranks
         }
         if self.leading_prompt:
             batch |= _leading(lengths, counts, response_N)
@@ -145,9 +147,17 @@ def signals_of(
     leading = "ranked_R" in batch
     mask_BR = to_grid(torch.ones_like(batch["response_R"], dtype=torch.bool), batch)
     values = {name: value_R for name, value_R in batch.items() if name != "keep" and is_stored(name)} | measured_R
+    if "probability" in needs and "loss" in measured_R:
+        values["probability"] = measured_R["loss"].neg().exp()
     values = {name: at_ranked(v, batch) if leading else v for name, v in values.items() if name in needs}
     if mass_N is not None:
         values["attention_mass"] = mass_N[batch["ranked_R" if leading else "response_R"]]
     grids = {name: to_grid(value_R, batch) for name, value_R in values.items()}
     references = {name.split(":", 1)[1]: grids.pop(name) for name in list(grids) if ":" in name}
-    return Signals(mask_BR=mask_BR, position_B=batch["position_B"], references=references, progress=progress, **grids)
+    return Signals(
+        mask_BR=mask_BR,
+        position_B=batch.get("seen_B", batch["position_B"]),
+        references=references,
+        progress=progress if "progress" in needs else None,
+        **grids,
+    )

@@ -13,6 +13,7 @@ import torch
 from sstoken.selection import keep_top
 from sstoken.selection.methods import Method
 from sstoken.training.collate import from_grid, from_ranked, signals_of, to_grid
+from sstoken.training.scorer_check import check_scorer, check_weights
 
 
 @dataclass(frozen=True)
@@ -30,22 +31,26 @@ class Choice:
     parts: dict[str, torch.Tensor]
 
 
-@torch.no_grad()
 def choose(
     method: Method,
     batch: dict,
     *,
     progress: float | None = None,
     mass_N: torch.Tensor | None = None,
+    check: bool = False,
     **measured_R: torch.Tensor,
 ) -> Choice:
-    """Score a micro-batch, keep and weigh.  No host synchronisation.
+    """Score a micro-batch, keep and weigh.  No host synchronisation but with ``check``.
 
-    measured_R: signals of this step. mass_N: attention mass at every position of the row.
+    measured_R: signals of this step. mass_N: attention mass at every position of the row. check: whether the scorer
+    keeps its contract.
     """
     scorer = method.scorer
     signals = signals_of(batch, method.needs, progress, mass_N, **measured_R)
     score_BR = scorer.score(signals)
+    if check:
+        check_scorer(scorer, signals, score_BR)
+    score_BR = score_BR.detach()
     if "keep" in batch:
         keep_BR = to_grid(batch["keep"], batch)
     elif scorer.keep_above is not None:
@@ -59,7 +64,12 @@ def choose(
     if "ranked_R" in batch:
         keep_R, score_R = from_ranked(keep_R, batch, True), from_ranked(score_R, batch, float("inf"))
         parts = {name: from_ranked(value_R, batch, 0) for name, value_R in parts.items()}
-    raw_R = from_grid(scorer.weigh(signals, keep_BR).float(), batch) if scorer.weighs else keep_R.float()
+    raw_R = keep_R.float()
+    if scorer.weighs:
+        weight_BR = scorer.weigh(signals, keep_BR).detach()
+        if check:
+            check_weights(scorer, signals, weight_BR)
+        raw_R = from_grid(weight_BR.float(), batch)
     return Choice(keep_R, score_R, _share(method, batch, keep_R, raw_R), raw_R, parts)
 
 
@@ -80,6 +90,5 @@ def items(method: Method, batches: Sequence[dict]) -> int:
     if method.normalisation == "response":
         return sum(sum(batch["response_counts"]) for batch in batches)
     if method.normalisation == "samples":
-        # a sample without a response evens out the ranks, and is none
-        return sum(sum(count > 0 for count in batch["response_counts"]) for batch in batches)
+        return sum(batch["sample_count"] for batch in batches)
     return len(batches)

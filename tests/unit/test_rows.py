@@ -166,7 +166,7 @@ def test_a_resumed_run_chooses_as_an_undisturbed_one(tmp_path):
     again = trainer_for("uds", data, tmp_path / "again", micro=4, args=saving)
     again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
     assert chosen(again) == chosen(whole)
-    assert torch.equal(again.rows.memory["buffer"], whole.rows.memory["buffer"])
+    assert torch.equal(again.row_choice.memory["buffer"], whole.row_choice.memory["buffer"])
     assert again.counted == whole.counted
     assert largest_difference(adapter_of(whole), adapter_of(again)) < 1e-6
 
@@ -176,7 +176,7 @@ def test_the_signals_of_chosen_rows_stay_theirs(tmp_path):
     data = ragged_tokens(8)
     trainer = trainer_for("random-rows", data, tmp_path, model=tiny_model(), signals=signals_for(data))
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(8)])
-    left = trainer.rows._only(batch, [1, 6])
+    left = trainer.row_choice._only(batch, [1, 6])
     spans = [slice(*data.response_offset[i : i + 2].tolist()) for i in (1, 6)]
     for name, value in signals_for(data).items():
         assert torch.equal(left[name], torch.cat([value[span] for span in spans])), name
