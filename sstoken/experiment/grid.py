@@ -19,7 +19,7 @@ from sstoken.experiment.layout import Run
 from sstoken.experiment.reported import REFERENCE, Reported
 from sstoken.models.table import ModelEntry, load_models
 from sstoken.records.documents import ConfigError, pick, read_yaml, schema, validate
-from sstoken.selection.methods import Method, build_method, entries_of, track_options
+from sstoken.selection.methods import UNTRAINED, Method, build_method, entries_of, track_options
 
 
 class Grid(Reported):
@@ -78,7 +78,7 @@ class Grid(Reported):
                 pick("method", [name], self.all_methods, f"{self.config['methods_file']}, method {trail[-1]}")
             method = self.all_methods[name]
             for weights in method.weights.values():
-                if weights != "base":
+                if weights not in UNTRAINED:
                     visit(weights, (*trail, name))
             found.setdefault(name, method)
 
@@ -144,16 +144,16 @@ class Grid(Reported):
         return self.resolve(self.config["benchmarks_data"] or str(self.hub.benchmarks_folder))
 
     def labels(self, method: str, seed: int) -> dict[str, str]:
-        """signal -> label of the weights that it is measured with: "base", or "<method>.seed<seed>"."""
+        """signal -> label of the weights that it is measured with: "base", "unconditional", or "<method>.seed<seed>"."""
         return {signal: self.label(weights, seed) for signal, weights in self.all_methods[method].weights.items()}
 
     def label(self, weights: str, seed: int) -> str:
-        if weights == "base":
-            return "base"
+        if weights in UNTRAINED:
+            return weights
         return f"{weights}.seed{self.config['reference_seed'] if weights == REFERENCE else seed}"
 
     def run_of(self, model: str, label: str) -> Run | None:
-        if label == "base":
+        if label in UNTRAINED:
             return None
         method, _, seed = label.rpartition(".seed")
         return Run(model, method, int(seed))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sstoken.experiment.grid import Grid, Run
+from sstoken.selection.methods import UNTRAINED
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def _grouped(grid: Grid, rule: str, wanted: dict[str, list[str]], runs_of, recor
 
 def _level(grid: Grid, method: str) -> int:
     """How many runs must have been trained, one after the other, before this one can start."""
-    weights = [name for name in grid.all_methods[method].weights.values() if name != "base"]
+    weights = [name for name in grid.all_methods[method].weights.values() if name not in UNTRAINED]
     return 1 + max((_level(grid, name) for name in weights), default=-1)
 
 

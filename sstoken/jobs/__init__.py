@@ -100,8 +100,8 @@ def device_of(choice: str) -> str:
 
 
 def run_folder(root: Path, model: str, label: str) -> Path | None:
-    """The folder of the weights that a label names: "base" (None) or "<method>.seed<seed>"."""
-    if label == "base":
+    """The folder of the weights that a label names: "base" and "unconditional" (None), or "<method>.seed<seed>"."""
+    if label in ("base", "unconditional"):
         return None
     method, _, seed = label.rpartition(".seed")
     return root / "runs" / model / method / f"seed{seed}"

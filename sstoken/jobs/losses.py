@@ -9,7 +9,7 @@ from sstoken.jobs import device_of, job
 from sstoken.models.flops import Shape
 from sstoken.models.load import Weights
 from sstoken.records.provenance import Cost, Record, measured
-from sstoken.training.reference_losses import ReferenceLosses, compute_losses
+from sstoken.training.reference_losses import ReferenceLosses, compute_losses, without_prompts
 
 
 def store_losses(
@@ -24,10 +24,11 @@ def store_losses(
             data = TokenData.load(tokens)
             model = weights.load(dtype=settings["dtype"], device=device)
             shape = Shape.of(model)
-            loss_R = compute_losses(model, data, batch_tokens=settings["batch_tokens"])
+            read = without_prompts(data) if label == "unconditional" else data
+            loss_R = compute_losses(model, read, batch_tokens=settings["batch_tokens"])
             losses = ReferenceLosses(loss_R, data.response_offset, data.sha256, weights.sha256)
             losses.save(out)
-        cost.tokens = cost.forward_tokens = len(data.input_ids)
-        cost.flops = shape.forward(cost.tokens, int((data.lengths.double() ** 2).sum()), len(loss_R))
+        cost.tokens = cost.forward_tokens = len(read.input_ids)
+        cost.flops = shape.forward(cost.tokens, int((read.lengths.double() ** 2).sum()), len(loss_R))
         details = {"weights_sha256": losses.weights_sha256, "tokens_sha256": data.sha256, "settings": settings}
         Record(cost, details | {"mean_loss": float(loss_R.double().mean())}).write(record)

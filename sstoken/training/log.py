@@ -24,16 +24,21 @@ class SelectionLog:
         return bool(self._sums)
 
     @torch.no_grad()
-    def add(self, choice: Choice, loss_R: torch.Tensor, *, weighs: bool, all_losses: bool) -> None:
+    def add(self, choice: Choice, loss_R: torch.Tensor, *, weighs: bool, all_losses: bool, step: float) -> None:
         """Take in a micro-batch.
 
-        weighs: the method has weights of its own. all_losses: the losses of dropped tokens were measured too, else they
+        weighs: the method has weights of its own. step: the relative rounding step of the states that losses come from
+        (2^-7 of bfloat16). all_losses: the losses of dropped tokens were measured too, else they
         are 0.
         """
         keep_R, parts = choice.keep_R, choice.parts
         rows = {"kept": keep_R.sum(), "response": torch.ones_like(keep_R).sum(), "loss_kept": (loss_R * keep_R).sum()}
         if all_losses:
             rows |= {"loss_response": loss_R.sum(), "response_measured": rows["response"]}
+        if choice.spans_B is not None:
+            # min-max stretches REL to [0, 1] whatever its range: is it more than rounding?
+            rows |= {"rel_range_samples": choice.spans_B.sum(), "samples": (choice.spans_B >= 0).sum()}
+            rows |= {"rel_floor_response": step * loss_R.sum()}
         if weighs:
             negative_R = choice.raw_R < 0
             rows |= {"weight_response": choice.raw_R.sum(), "negative": negative_R.sum()}
@@ -52,11 +57,14 @@ class SelectionLog:
         self._sums = {}
         kept, response = total.pop("kept"), total.pop("response")
         counts = {"kept": kept, "dropped": response - kept, "response": total.pop("response_measured", 0.0)}
-        counts["negative"] = total.pop("negative", 0.0)
+        counts |= {"negative": total.pop("negative", 0.0), "samples": total.pop("samples", 0.0)}
         if not counts["negative"]:
             total.pop("loss_negative", None)
         # a sum's name ends in the tokens that it runs over: its mean is over just those
         means = {name: value / max(counts[name.rsplit("_", 1)[1]], 1.0) for name, value in total.items()}
+        for short, name in (("rel_range", "rel_range_samples"), ("rel_floor", "rel_floor_response")):
+            if name in means:
+                means[short] = means.pop(name)
         self.first = self.first or means.get("loss_response", 0.0)
         return {**means, "kept_share": kept / max(response, 1.0)}
 

@@ -26,7 +26,7 @@ from sstoken.training.evaluating import EvaluatesPacked
 from sstoken.training.given import Reference, check_makeable, make_signals
 from sstoken.training.history import History
 from sstoken.training.log import SelectionLog, check_bounded, check_finite
-from sstoken.training.objective import Choice, choose, items
+from sstoken.training.objective import choose, items
 from sstoken.training.packing import forward
 from sstoken.training.record import SelectionRecord, load_state, save_state
 from sstoken.training.refusals import check_arguments, check_parallel
@@ -168,9 +168,10 @@ class Selects(EvaluatesPacked):
         segments = segments_of(batch, self.mass_layer, known_K)
         options = {"chunk_size": self.chunk_size, "backward_tokens": bound}
         known |= {"progress": self.state.global_step / max(self.state.max_steps, 1), "check": self._unchecked}
-        step: dict[str, torch.Tensor | Choice] = {}
+        step = {}
 
         def project(hidden_RD, weight_VD, bias_V):
+            step["dtype"] = hidden_RD.dtype
             if project_all:
                 measure = {name: target_R.new_empty(response, dtype=torch.float32) for name in self.measured}
                 first = 2 * bound > response
@@ -196,7 +197,8 @@ class Selects(EvaluatesPacked):
             loss = loss * self.accelerator.num_processes / num_items_in_batch.clamp_min(1)
         if self.model.training:
             choice, when = step["choice"], self.state.global_step
-            self._log.add(choice, step["loss"], weighs=method.scorer.weighs, all_losses=project_all)
+            finest = torch.finfo(step["dtype"]).eps
+            self._log.add(choice, step["loss"], weighs=method.scorer.weighs, all_losses=project_all, step=finest)
             self._record.add(batch, choice, step["loss"], when, projected=response if project_all else bound)
         return (loss, {"loss": loss.detach()}) if return_outputs else loss
 

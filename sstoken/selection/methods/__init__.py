@@ -23,6 +23,9 @@ TRACKS_FILE = Path(__file__).parent / "tracks.yaml"
 
 OWN_HISTORY = ("ema", "checkpoint")
 
+UNTRAINED = ("base", "unconditional")
+"""Labels of losses that need no run: of the base on the data, and on its responses without their prompts."""
+
 
 class MethodError(ValueError):
     """A method's entry that does not make sense; the message names entry, key and known values."""
@@ -169,6 +172,7 @@ class Method:
     def weights(self) -> dict[str, str]:
         """Which frozen weights each loss signal comes from; those that a run computes by itself are left out."""
         wanted = {"base_loss": "base", "reference_loss": self.reference, "history_loss": self.history}
+        wanted["unconditional_loss"] = "unconditional"
         wanted |= {f"reference_loss:{name}": weights for name, weights in self.references.items()}
         return {s: w for s, w in wanted.items() if s in self.needs and w not in (*OWN_HISTORY, "previous")}
 
