@@ -5,12 +5,12 @@ Shapes: N tokens of a micro-batch end to end, R its response tokens, B rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
+from transformers import Trainer
 
 from sstoken.models.anatomy import causal_lm
-from sstoken.selection import Chooser, Rows, token_loss
+from sstoken.selection import Rows, token_loss
+from sstoken.selection.methods import Method
 from sstoken.training.collate import is_stored, segments_of
 from sstoken.training.packing import Segments, forward
 
@@ -22,9 +22,11 @@ class RowChoice:
         memory: the chooser's own, part of every checkpoint.
     """
 
-    def __init__(self, chooser: Chooser, seed: int, collate: Callable, chunk_size: int):
-        self.chooser, self.collate, self.chunk_size = chooser, collate, chunk_size
-        self.memory = chooser.start(seed)
+    def __init__(self, trainer: Trainer, method: Method, chunk_size: int):
+        if trainer.args.world_size > 1:
+            raise ValueError(f"method {method.name} chooses rows by what it chose before: it trains on one device")
+        self.chooser, self.collate, self.chunk_size = method.scorer, trainer.data_collator, chunk_size
+        self.memory = self.chooser.start(trainer.args.seed)
         self.cache: dict = {}
 
     @torch.no_grad()

@@ -17,14 +17,14 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from sstoken.data import TokenData, token_data
 from sstoken.models.anatomy import check_supported, layer_index
-from sstoken.selection import token_loss
+from sstoken.selection import anchor_divergence, token_loss
 from sstoken.selection.methods import Method
 from sstoken.training.collate import PackedCollator, segments_of
 from sstoken.training.dataset import EvenDataset, SelectionDataset, lacking, prepared
 from sstoken.training.distributed import is_sharded
 from sstoken.training.evaluating import EvaluatesPacked
 from sstoken.training.given import Reference, check_makeable, make_signals
-from sstoken.training.history import History
+from sstoken.training.history import History, base_states
 from sstoken.training.log import SelectionLog, check_bounded, check_finite
 from sstoken.training.objective import choose, items
 from sstoken.training.packing import forward
@@ -74,11 +74,9 @@ class Selects(EvaluatesPacked):
         elif self.eval_dataset is not None:
             self.eval_dataset = self.rows_of(self.eval_dataset)
         self.history = History(method, self.model)
-        self.row_choice = None
-        if method.chooses:
-            self.row_choice = RowChoice(method.scorer, self.args.seed, self.data_collator, chunk_size)
-            if self.args.world_size > 1:
-                raise ValueError(f"method {method.name} chooses rows by what it chose before: it trains on one device")
+        if method.anchor and not hasattr(self.model, "disable_adapter"):
+            raise ValueError(f"method {method.name} is anchored to the base, which is there only under an adapter")
+        self.row_choice = RowChoice(self, method, chunk_size) if method.chooses else None
         self._record, self._log, self._unchecked = SelectionRecord(rows.data), SelectionLog(), True
         self.seconds_before, self._start = 0.0, time.perf_counter()
         self.add_callback(_SelectionCallback(self))
@@ -161,6 +159,10 @@ class Selects(EvaluatesPacked):
         # with weights of its own any response token may have a gradient; else no more than are kept
         bound = response if method.scorer.weighs or batch["kept_counts"] is None else sum(batch["kept_counts"])
         target_R = batch["input_ids"][batch["response_R"]]
+        base_RD = None
+        if method.anchor:
+            base_RD = base_states(self.accelerator.unwrap_model(self.model_wrapped), batch)
+            self.counted["history_tokens"] += sum(batch["lengths"])
         known = {"history_loss": self._history_loss(batch, target_R)} if self.history else {}
         every = self.dropped_loss_every
         project_all = method.reads_logits or (every > 0 and self.state.global_step % every == 0)
@@ -182,7 +184,12 @@ class Selects(EvaluatesPacked):
                 step["choice"] = choice = choose(
                     method, batch, mass_N=segments.mass_N, loss=step["loss"], **measure, **known
                 )
-                return (loss_R * choice.weight_R).sum()
+                objective = (loss_R * choice.weight_R).sum()
+                if base_RD is None:
+                    return objective
+                far_R = anchor_divergence(hidden_RD, base_RD, weight_VD, bias_V, chunk_size=self.chunk_size)
+                choice.parts["anchor"] = far_R.detach()
+                return objective + method.anchor["weight"] * far_R.sum()
             step["choice"] = choice = choose(method, batch, mass_N=segments.mass_N, **known)
             index_K = _first(choice.keep_R, bound)
             hidden_KD = hidden_RD if known_K is not None else hidden_RD[index_K]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from sstoken.selection import Signals, token_loss
+from sstoken.selection import Signals, anchor_divergence, token_loss
 from sstoken.selection.methods import load_method, scorers
 from tests.conftest import ragged_tokens, tiny_adapter, tiny_model
 from tests.oracles import methods as oracle
@@ -255,3 +255,60 @@ def test_dropped_samples_and_micro_batches_count_nothing(normalisation, tmp_path
     before = {n: p.clone() for n, p in nothing.model.named_parameters() if p.requires_grad}
     nothing.train()
     assert all(torch.equal(p, before[n]) for n, p in nothing.model.named_parameters() if n in before)
+
+
+def test_asft_is_dft_and_the_divergence_from_the_base(tmp_path):
+    data = ragged_tokens(8, response=(1, 14))
+    found, trainer = gradient_and_trainer(load_method("asft"), data, tmp_path)
+    model = sharp_model()
+    samples, losses = samples_of(model, data)
+    with torch.no_grad(), model.disable_adapter():
+        base, _ = samples_of(model, data)
+    total, far = int(data.response_offset[-1]), []
+    objective = sum(
+        (torch.tensor(w, dtype=torch.float64) * loss).sum() for w, loss in zip(oracle.dft(samples), losses, strict=True)
+    )
+    for index in range(len(data)):
+        ids, mask = data.sample(index)["input_ids"].long(), data.sample(index)["response_mask"]
+        own = model(input_ids=ids[None]).logits[0, :-1][mask[1:]].double().log_softmax(-1)
+        other = base[index]["logits"].log_softmax(-1)
+        far.append((other.exp() * (other - own)).sum())
+    (objective + 0.1 * sum(far) / total).backward()
+    close(found, {n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    row = trainer.state.log_history[0]
+    assert row["anchor_kept"] == pytest.approx(float(sum(far)) / total, rel=1e-3)
+
+
+def test_asft_begins_as_dft(tmp_path):
+    """Under a fresh adapter the model is its base: divergence and its gradient are 0."""
+    data = ragged_tokens(8)
+
+    def fresh():
+        return tiny_adapter(tiny_model(), random=False)
+
+    one, trainer = gradient_and_trainer(load_method("asft"), data, tmp_path, model=fresh())
+    two, _ = gradient_and_trainer(load_method("dft"), data, tmp_path, model=fresh())
+    close(one, two, share=1e-6)
+    assert trainer.state.log_history[0]["anchor_kept"] == 0
+
+
+def test_asft_needs_an_adapter_and_its_normalisation(tmp_path):
+    with pytest.raises(ValueError, match="only under an adapter"):
+        trainer_for("asft", ragged_tokens(4), tmp_path, model=tiny_model())
+    with pytest.raises(ValueError, match="normalisation 'response'"):
+        replace(load_method("asft"), normalisation="tokens")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_divergence_and_its_gradient(dtype):
+    torch.manual_seed(0)
+    hidden, base = torch.randn(23, 8).to(dtype).requires_grad_(), torch.randn(23, 8).to(dtype)
+    weight, bias, upstream = torch.randn(31, 8).to(dtype), torch.randn(31).to(dtype), torch.rand(23)
+    found = anchor_divergence(hidden, base, weight, bias, chunk_size=5)
+    (gradient,) = torch.autograd.grad((found * upstream).sum(), hidden)
+    own, other = ((x.double() @ weight.double().T + bias.double()).log_softmax(-1) for x in (hidden, base))
+    expected = (other.exp() * (other - own)).sum(-1)
+    (naive,) = torch.autograd.grad((expected * upstream).sum(), hidden)
+    tolerance = {"atol": 1e-4, "rtol": 1e-4} if dtype != torch.bfloat16 else {"atol": 0.05, "rtol": 0.05}
+    torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(gradient, naive, **tolerance)

@@ -56,6 +56,7 @@ class Method:
     attention_layer: "shallow" (first), "middle", "deep" (last, as in the release), or an index from 0.
     prompt: "positions" (all that is not response) or "leading" (ssToken's release: the count of all that is not response
         is taken for the prompt's length; what lies behind it is ranked, a response token before it always kept).
+    anchor: ``{weights: base, weight: λ}`` adds ``λ·KL(base ‖ θ)`` at every response token, base = the adapter off.
     random_seed: of the uniform draw; None = the run's seed (the release: 42).
     learning_rate_factor: of the recipe's learning rate.
     steps_factor: of the recipe's steps; 0.5 trains on the first half of what the others train on.
@@ -80,6 +81,7 @@ class Method:
     attention_layer: str | int = "deep"
     prompt: Literal["positions", "leading"] = "positions"
     random_seed: int | None = None
+    anchor: dict | None = field(default=None, hash=False)
     learning_rate_factor: float = 1.0
     steps_factor: float = 1.0
     kind: Literal["mask", "weight", "rows", "bound", "control"] | None = field(default=None, compare=False)
@@ -99,6 +101,16 @@ class Method:
         unknown = {s for s in self.needs if kind_of(s) not in SIGNALS}
         if unknown:
             raise MethodError(f"method {self.name}: unknown signal {sorted(unknown)}; known: {', '.join(SIGNALS)}")
+        if self.anchor is not None:
+            weight = self.anchor.get("weight")
+            if self.anchor.keys() != {"weights", "weight"} or self.anchor["weights"] != "base" or not weight > 0:
+                raise MethodError(
+                    f"method {self.name}: anchor must be {{weights: base, weight: a positive number}}, not {self.anchor}"
+                )
+            if self.normalisation != "response":
+                raise MethodError(
+                    f"method {self.name}: an anchor holds at every response token: use normalisation 'response'"
+                )
         named = {s.partition(":")[2] for s in self.needs if ":" in s}
         if named != self.references.keys():
             raise MethodError(
@@ -152,7 +164,7 @@ class Method:
     @property
     def reads_logits(self) -> bool:
         """Scores or weights need every response token's logits."""
-        return self.trains and (self.scorer.weighs or bool(self.needs & FROM_LOGITS))
+        return self.trains and (self.scorer.weighs or self.anchor is not None or bool(self.needs & FROM_LOGITS))
 
     @property
     def pools(self) -> bool:
@@ -164,7 +176,7 @@ class Method:
     @property
     def keeps_all(self) -> bool:
         """Every response token counts the same, whatever its score: the method trains in full."""
-        if not self.trains or self.scorer.keep_above is not None or self.scorer.weighs or self.chooses:
+        if not self.trains or self.scorer.keep_above is not None or self.scorer.weighs or self.chooses or self.anchor:
             return False
         return self.keep_ratio == 1 and self.parts == 1
 
