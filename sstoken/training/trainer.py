@@ -189,7 +189,8 @@ class Selects(EvaluatesPacked):
                     return objective
                 far_R = anchor_divergence(hidden_RD, base_RD, weight_VD, bias_V, chunk_size=self.chunk_size)
                 choice.parts["anchor"] = far_R.detach()
-                return objective + method.anchor["weight"] * far_R.sum()
+                share = 1 / max(response, 1) if method.normalisation == "micro-batch" else 1
+                return objective + method.anchor["weight"] * share * far_R.sum()
             step["choice"] = choice = choose(method, batch, mass_N=segments.mass_N, **known)
             index_K = _first(choice.keep_R, bound)
             hidden_KD = hidden_RD if known_K is not None else hidden_RD[index_K]

@@ -257,9 +257,10 @@ def test_dropped_samples_and_micro_batches_count_nothing(normalisation, tmp_path
     assert all(torch.equal(p, before[n]) for n, p in nothing.model.named_parameters() if n in before)
 
 
-def test_asft_is_dft_and_the_divergence_from_the_base(tmp_path):
+@pytest.mark.parametrize("track", ["corrected", "as_published"])  # one micro-batch: both divide by all its tokens
+def test_asft_is_dft_and_the_divergence_from_the_base(track, tmp_path):
     data = ragged_tokens(8, response=(1, 14))
-    found, trainer = gradient_and_trainer(load_method("asft"), data, tmp_path)
+    found, trainer = gradient_and_trainer(load_method("asft", track=track), data, tmp_path)
     model = sharp_model()
     samples, losses = samples_of(model, data)
     with torch.no_grad(), model.disable_adapter():

@@ -107,9 +107,10 @@ class Method:
                 raise MethodError(
                     f"method {self.name}: anchor must be {{weights: base, weight: a positive number}}, not {self.anchor}"
                 )
-            if self.normalisation != "response":
+            if self.normalisation not in ("response", "micro-batch"):
                 raise MethodError(
-                    f"method {self.name}: an anchor holds at every response token: use normalisation 'response'"
+                    f"method {self.name}: an anchor holds at every response token: use normalisation 'response', or "
+                    "'micro-batch'"
                 )
         named = {s.partition(":")[2] for s in self.needs if ":" in s}
         if named != self.references.keys():
