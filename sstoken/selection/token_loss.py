@@ -102,7 +102,7 @@ class _Chunk:
 
     def logits(self, hidden_CD):
         """Logits less their largest, a shift that changes no probability and lets exp neither overflow nor lose digits."""
-        logits_CV = _wide_product(hidden_CD, self.weight_VD, self.wide_CV[: len(hidden_CD)])
+        logits_CV = wide_product(hidden_CD, self.weight_VD, self.wide_CV[: len(hidden_CD)])
         if self.bias_V is not None:
             logits_CV.add_(self.bias_V)
         return logits_CV.sub_(logits_CV.amax(-1, keepdim=True))
@@ -119,7 +119,7 @@ class _Chunk:
         return value_CV if value_CV.dtype == self.weight_VD.dtype else self.narrow_CV[: len(value_CV)].copy_(value_CV)
 
 
-def _wide_product(hidden_CD, weight_VD, out_CV):
+def wide_product(hidden_CD, weight_VD, out_CV):
     """hidden @ weight.T into ``out_CV``, which may be wider than they are: then no product or sum is rounded to theirs."""
     if out_CV.dtype == weight_VD.dtype:
         return torch.mm(hidden_CD, weight_VD.T, out=out_CV)

@@ -147,6 +147,8 @@ def signals_of(
     leading = "ranked_R" in batch
     mask_BR = to_grid(torch.ones_like(batch["response_R"], dtype=torch.bool), batch)
     values = {name: value_R for name, value_R in batch.items() if name != "keep" and is_stored(name)} | measured_R
+    if "probability" in needs and "loss" in measured_R:
+        values["probability"] = measured_R["loss"].neg().exp()
     values = {name: at_ranked(v, batch) if leading else v for name, v in values.items() if name in needs}
     if mass_N is not None:
         values["attention_mass"] = mass_N[batch["ranked_R" if leading else "response_R"]]
@@ -156,6 +158,6 @@ def signals_of(
         mask_BR=mask_BR,
         position_B=batch.get("seen_B", batch["position_B"]),
         references=references,
-        progress=progress,
+        progress=progress if "progress" in needs else None,
         **grids,
     )

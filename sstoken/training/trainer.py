@@ -5,6 +5,7 @@ Shapes: N tokens of a micro-batch end to end, R its response tokens, B samples, 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,19 +17,20 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from sstoken.data import TokenData, token_data
 from sstoken.models.anatomy import check_supported, layer_index
-from sstoken.selection import token_loss
+from sstoken.selection import anchor_divergence, token_loss
 from sstoken.selection.methods import Method
 from sstoken.training.collate import PackedCollator, segments_of
 from sstoken.training.dataset import EvenDataset, SelectionDataset, lacking, prepared
 from sstoken.training.distributed import is_sharded
 from sstoken.training.evaluating import EvaluatesPacked
 from sstoken.training.given import Reference, check_makeable, make_signals
-from sstoken.training.history import History
+from sstoken.training.history import History, base_states
 from sstoken.training.log import SelectionLog, check_bounded, check_finite
-from sstoken.training.objective import Choice, choose, items
+from sstoken.training.objective import choose, items
 from sstoken.training.packing import forward
 from sstoken.training.record import SelectionRecord, load_state, save_state
 from sstoken.training.refusals import check_arguments, check_parallel
+from sstoken.training.rows import RowChoice
 
 
 class Selects(EvaluatesPacked):
@@ -72,6 +74,9 @@ class Selects(EvaluatesPacked):
         elif self.eval_dataset is not None:
             self.eval_dataset = self.rows_of(self.eval_dataset)
         self.history = History(method, self.model)
+        if method.anchor and not hasattr(self.model, "disable_adapter"):
+            raise ValueError(f"method {method.name} is anchored to the base, which is there only under an adapter")
+        self.row_choice = RowChoice(self, method, chunk_size) if method.chooses else None
         self._record, self._log, self._unchecked = SelectionRecord(rows.data), SelectionLog(), True
         self.seconds_before, self._start = 0.0, time.perf_counter()
         self.add_callback(_SelectionCallback(self))
@@ -116,7 +121,7 @@ class Selects(EvaluatesPacked):
                 raise ValueError(f"{self.args.output_dir} holds no checkpoint to resume from")
         if resume_from_checkpoint:
             first, folder = self.accelerator.is_main_process, Path(resume_from_checkpoint)
-            self.seconds_before = load_state(folder, self._record, self.history, first=first)
+            self.seconds_before = load_state(folder, self._record, self.history, self.row_choice, first=first)
         self._start = time.perf_counter()
         with self.attending(), _settled(self.model):
             output = super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
@@ -128,6 +133,10 @@ class Selects(EvaluatesPacked):
         """The micro-batches of one step, and what its loss is divided by: counted over accumulation and ranks."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._say_when(batches, device)
+        if self.row_choice:
+            if self.method.scorer.reads:
+                self.counted["candidate_tokens"] += sum(sum(batch["lengths"]) for batch in batches)
+            batches = [self.row_choice(self.model, batch) for batch in batches]
         # filled there: a copy from the host would wait for the device
         count = torch.full((), items(self.method, batches), device=device)
         return batches, self.accelerator.reduce(count, "sum") if self.args.world_size > 1 else count
@@ -150,6 +159,10 @@ class Selects(EvaluatesPacked):
         # with weights of its own any response token may have a gradient; else no more than are kept
         bound = response if method.scorer.weighs or batch["kept_counts"] is None else sum(batch["kept_counts"])
         target_R = batch["input_ids"][batch["response_R"]]
+        base_RD = None
+        if method.anchor:
+            base_RD = base_states(self.accelerator.unwrap_model(self.model_wrapped), batch)
+            self.counted["history_tokens"] += sum(batch["lengths"])
         known = {"history_loss": self._history_loss(batch, target_R)} if self.history else {}
         every = self.dropped_loss_every
         project_all = method.reads_logits or (every > 0 and self.state.global_step % every == 0)
@@ -157,42 +170,44 @@ class Selects(EvaluatesPacked):
         segments = segments_of(batch, self.mass_layer, known_K)
         options = {"chunk_size": self.chunk_size, "backward_tokens": bound}
         known |= {"progress": self.state.global_step / max(self.state.max_steps, 1), "check": self._unchecked}
-        self._unchecked = False
-        step: dict[str, torch.Tensor | Choice] = {}
+        step = {}
 
         def project(hidden_RD, weight_VD, bias_V):
+            step["dtype"] = hidden_RD.dtype
             if project_all:
                 measure = {name: target_R.new_empty(response, dtype=torch.float32) for name in self.measured}
+                first = 2 * bound > response
                 loss_R = token_loss(
-                    hidden_RD,
-                    weight_VD,
-                    target_R,
-                    bias_V,
-                    gradient_first=2 * bound > response,
-                    measure=measure,
-                    **options,
+                    hidden_RD, weight_VD, target_R, bias_V, gradient_first=first, measure=measure, **options
                 )
                 step["loss"] = loss_R.detach()
-                probability = {"probability": step["loss"].neg().exp()} if "probability" in method.needs else {}
                 step["choice"] = choice = choose(
-                    method, batch, mass_N=segments.mass_N, loss=step["loss"], **probability, **measure, **known
+                    method, batch, mass_N=segments.mass_N, loss=step["loss"], **measure, **known
                 )
-                return (loss_R * choice.weight_R).sum()
+                objective = (loss_R * choice.weight_R).sum()
+                if base_RD is None:
+                    return objective
+                far_R = anchor_divergence(hidden_RD, base_RD, weight_VD, bias_V, chunk_size=self.chunk_size)
+                choice.parts["anchor"] = far_R.detach()
+                share = 1 / max(response, 1) if method.normalisation == "micro-batch" else 1
+                return objective + method.anchor["weight"] * share * far_R.sum()
             step["choice"] = choice = choose(method, batch, mass_N=segments.mass_N, **known)
             index_K = _first(choice.keep_R, bound)
             hidden_KD = hidden_RD if known_K is not None else hidden_RD[index_K]
             loss_K = token_loss(hidden_KD, weight_VD, target_R[index_K], bias_V, gradient_first=True, **options)
-            step["loss"] = torch.zeros_like(choice.weight_R).index_put((index_K,), loss_K.detach().float())
+            step["loss"] = torch.zeros_like(choice.keep_R, dtype=loss_K.dtype).index_put((index_K,), loss_K.detach())
             return (loss_K * choice.weight_R[index_K]).sum()
 
         loss = forward(model, batch["input_ids"], batch["position_ids"], segments, project)
+        self._unchecked = False
         if num_items_in_batch is not None:
             # the mean over ranks that DDP and FSDP take is undone: the divisor counts those of all ranks already
             loss = loss * self.accelerator.num_processes / num_items_in_batch.clamp_min(1)
         if self.model.training:
-            self._log.add(step["choice"], step["loss"], weighs=method.scorer.weighs, all_losses=project_all)
-            projected = response if project_all else bound
-            self._record.add(batch, step["choice"], step["loss"], self.state.global_step, projected=projected)
+            choice, when = step["choice"], self.state.global_step
+            finest = torch.finfo(step["dtype"]).eps
+            self._log.add(choice, step["loss"], weighs=method.scorer.weighs, all_losses=project_all, step=finest)
+            self._record.add(batch, choice, step["loss"], when, projected=response if project_all else bound)
         return (loss, {"loss": loss.detach()}) if return_outputs else loss
 
     @torch.no_grad()
@@ -215,7 +230,8 @@ class Selects(EvaluatesPacked):
             logs = {**logs, **self._log.take(self.accelerator)}
             self._end_if_diverged(diverged, logs)
             if "loss_negative" in logs:
-                check_bounded(logs, self.model.config.get_text_config().vocab_size, self.state.global_step)
+                guess = math.log(self.model.config.get_text_config().vocab_size)
+                check_bounded(logs, 2 * max(guess, self._log.first), self.state.global_step)
         super().log(logs, start_time)
 
     def _end_if_diverged(self, diverged: list[tuple[int, str]], logs: dict[str, float] | None = None) -> None:
@@ -247,7 +263,8 @@ class SelectionTrainer(Selects, Trainer):
     Attributes:
         record: after training, per response token [R]: ``score`` float32, ``keep`` bool; per sample [S]: ``step`` int32.
         counted: totals of this process: tokens, response_tokens, kept_tokens, projected_tokens, history_tokens, and
-            attention_pairs (the sum of squared sample lengths).
+            attention_pairs (the sum of squared sample lengths),
+            candidate_tokens (looked at to choose rows).
         seconds_before: of training up to the checkpoint that this process went on from, however many came before it.
     """
 
@@ -274,7 +291,7 @@ class _SelectionCallback(TrainerCallback):
         trainer, folder = self.trainer, Path(args.output_dir) / f"checkpoint-{state.global_step}"
         seconds = trainer.seconds_before + time.perf_counter() - trainer._start
         trainer._end_if_diverged(trainer._record.flush())
-        save_state(folder, trainer._record, trainer.history, seconds, trainer.accelerator)
+        save_state(folder, trainer._record, trainer.history, trainer.row_choice, seconds, trainer.accelerator)
 
 
 def _first(keep_R: torch.Tensor, kept: int) -> torch.Tensor:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sstoken import load_method
 from sstoken.records.documents import ConfigError, schema, validate
-from sstoken.selection import SIGNALS, Signals, minmax
+from sstoken.selection import SIGNALS, Chooser, Signals, minmax
 from sstoken.selection.contract import kind_of
 from sstoken.selection.methods import METHODS_FILE, TRACKS_FILE, MethodError, entries_of, load_methods, scorers
 
@@ -46,6 +46,8 @@ def test_every_scorer_is_frozen_documented_and_keeps_the_contract(name):
     assert config.__doc__
     assert "score" in config.__doc__ or "weight" in config.__doc__
     scorer = config()
+    if isinstance(scorer, Chooser):
+        assert scorer.reads <= {"loss", "hidden"}
     assert {kind_of(name) for name in scorer.needs} <= SIGNALS.keys()
     signals = signals_like()
     wanted = only_what(scorer, signals)
@@ -123,7 +125,8 @@ def test_tracks_are_sets_of_options():
     assert published["sstoken"].scorer.attention_only_samples == 10_000
     assert published["semantic-aware"].prompt == "leading"
     per_sample = {n for n, m in ENTRIES["corrected"].items() if m.normalisation == "samples"}
-    assert per_sample == {"sstoken", "self-modulated", "semantic-aware", "full-per-sample"}
+    own = {"toss", "uds", "maxloss", "random-rows"}
+    assert per_sample == {"sstoken", "self-modulated", "semantic-aware", "full-per-sample"} | own
     # in the release the static baseline ranks globally, which is fixed cleaning under another name
     same = {f.name: getattr(published["rho1"], f.name) for f in dataclasses.fields(published["rho1"])}
     fixed = {f.name: getattr(published["tokencleaning-fixed"], f.name) for f in dataclasses.fields(published["rho1"])}

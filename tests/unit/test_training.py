@@ -188,6 +188,18 @@ def test_log_means_are_those_of_the_record(tmp_path):
     assert trainer.counted["kept_tokens"] == int(keep.sum())
 
 
+def test_the_log_shows_rels_range_beside_what_rounding_makes_of_it(tmp_path):
+    data = ragged_tokens(8)
+    trainer = trainer_for("self-modulated", data, tmp_path, micro=4, accumulation=2, args={"max_steps": 1})
+    losses = compute_losses(trainer.model, data)
+    trainer.train()
+    rel = trainer.train_dataset.signals["history_loss"] - losses
+    parts = rel.split(data.response_offset.diff().tolist())
+    row = trainer.state.log_history[0]
+    assert row["rel_range"] == pytest.approx(sum(float(p.max() - p.min()) for p in parts) / 8, rel=1e-4)
+    assert row["rel_floor"] == pytest.approx(2**-23 * float(losses.mean()), rel=1e-4)  # float32's step
+
+
 def test_a_diverged_run_says_so(tmp_path):
     data = ragged_tokens(8)
     signals = signals_for(data) | {"history_loss": torch.full((int(data.response_offset[-1]),), float("nan"))}
@@ -218,6 +230,9 @@ def test_every_method_runs_and_keeps_its_share(name, tmp_path):
     method, keep = load_method(name), trainer.record["keep"]
     assert isinstance(method, Method)
     assert isinstance(method.scorer, Scorer)
+    if method.chooses:
+        assert (trainer.record["step"] >= 0).sum() == 6  # of 24, one of each four
+        return
     if method.scorer.keep_above is None:
         assert keep.float().mean().item() == pytest.approx(method.keep_ratio, abs=0.05)
     assert (trainer.record["step"] >= 0).all()

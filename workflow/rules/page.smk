@@ -10,11 +10,12 @@ FACTS = facts_of(GRID)
 
 rule figures:
     input:
-        tables=REPORT_TABLES,
-        selection=REPORT_SELECTION,
-        records=names(GRID.cost_records()),
+        stamp("tables"),
+        tables=ancient(REPORT_TABLES),
+        selection=ancient(REPORT_SELECTION),
     output:
-        report(
+        touch(stamp("figures")),
+        figures=report(
             directory(f"{ROOT}/report/figures"),
             patterns=["{name}.svg"],
             caption="../report/figures.rst",
@@ -41,11 +42,13 @@ rule figures:
 
 rule page:
     input:
-        tables=REPORT_TABLES,
-        selection=REPORT_SELECTION,
-        figures=f"{ROOT}/report/figures",
+        stamp("figures"),
+        tables=ancient(REPORT_TABLES),
+        selection=ancient(REPORT_SELECTION),
+        figures=ancient(f"{ROOT}/report/figures"),
     output:
-        report(
+        touch(stamp("page")),
+        page=report(
             f"{ROOT}/report/index.html",
             caption="../report/page.rst",
             category="Summary",

@@ -15,13 +15,16 @@ from typing import Literal
 
 import yaml
 
-from sstoken.selection import Scorer
+from sstoken.selection import Chooser, Scorer
 from sstoken.selection.contract import FROM_LOGITS, SIGNALS, STATIC_SIGNALS, kind_of
 
 METHODS_FILE = Path(__file__).parent / "methods.yaml"
 TRACKS_FILE = Path(__file__).parent / "tracks.yaml"
 
 OWN_HISTORY = ("ema", "checkpoint")
+
+UNTRAINED = ("base", "unconditional")
+"""Labels of losses that need no run: of the base on the data, and on its responses without their prompts."""
 
 
 class MethodError(ValueError):
@@ -53,6 +56,7 @@ class Method:
     attention_layer: "shallow" (first), "middle", "deep" (last, as in the release), or an index from 0.
     prompt: "positions" (all that is not response) or "leading" (ssToken's release: the count of all that is not response
         is taken for the prompt's length; what lies behind it is ranked, a response token before it always kept).
+    anchor: ``{weights: base, weight: λ}`` adds ``λ·KL(base ‖ θ)`` at every response token, base = the adapter off.
     random_seed: of the uniform draw; None = the run's seed (the release: 42).
     learning_rate_factor: of the recipe's learning rate.
     steps_factor: of the recipe's steps; 0.5 trains on the first half of what the others train on.
@@ -77,6 +81,7 @@ class Method:
     attention_layer: str | int = "deep"
     prompt: Literal["positions", "leading"] = "positions"
     random_seed: int | None = None
+    anchor: dict | None = field(default=None, hash=False)
     learning_rate_factor: float = 1.0
     steps_factor: float = 1.0
     kind: Literal["mask", "weight", "rows", "bound", "control"] | None = field(default=None, compare=False)
@@ -90,11 +95,23 @@ class Method:
             if not 0 < getattr(self, factor) <= 1:
                 raise MethodError(f"method {self.name}: {factor} must lie in (0, 1], not {getattr(self, factor)}")
         if self.kind is None:
-            derived = "control" if self.scorer is None else "weight" if self.scorer.weighs else "mask"
+            derived = "weight" if self.scorer and self.scorer.weighs else "mask"
+            derived = "rows" if self.chooses else "control" if self.scorer is None else derived
             object.__setattr__(self, "kind", derived)
         unknown = {s for s in self.needs if kind_of(s) not in SIGNALS}
         if unknown:
             raise MethodError(f"method {self.name}: unknown signal {sorted(unknown)}; known: {', '.join(SIGNALS)}")
+        if self.anchor is not None:
+            weight = self.anchor.get("weight")
+            if self.anchor.keys() != {"weights", "weight"} or self.anchor["weights"] != "base" or not weight > 0:
+                raise MethodError(
+                    f"method {self.name}: anchor must be {{weights: base, weight: a positive number}}, not {self.anchor}"
+                )
+            if self.normalisation not in ("response", "micro-batch"):
+                raise MethodError(
+                    f"method {self.name}: an anchor holds at every response token: use normalisation 'response', or "
+                    "'micro-batch'"
+                )
         named = {s.partition(":")[2] for s in self.needs if ":" in s}
         if named != self.references.keys():
             raise MethodError(
@@ -136,6 +153,11 @@ class Method:
         return {kind_of(s) for s in (self.scorer.scored_by if self.scorer else ())} <= STATIC_SIGNALS
 
     @property
+    def chooses(self) -> bool:
+        """Rows are chosen before the step."""
+        return isinstance(self.scorer, Chooser)
+
+    @property
     def counted(self) -> bool:
         """How many tokens are kept is known before the step."""
         return self.static or (self.scorer.keep_above is None and self.prompt == "positions")
@@ -143,7 +165,7 @@ class Method:
     @property
     def reads_logits(self) -> bool:
         """Scores or weights need every response token's logits."""
-        return self.trains and (self.scorer.weighs or bool(self.needs & FROM_LOGITS))
+        return self.trains and (self.scorer.weighs or self.anchor is not None or bool(self.needs & FROM_LOGITS))
 
     @property
     def pools(self) -> bool:
@@ -155,7 +177,7 @@ class Method:
     @property
     def keeps_all(self) -> bool:
         """Every response token counts the same, whatever its score: the method trains in full."""
-        if not self.trains or self.scorer.keep_above is not None or self.scorer.weighs:
+        if not self.trains or self.scorer.keep_above is not None or self.scorer.weighs or self.chooses or self.anchor:
             return False
         return self.keep_ratio == 1 and self.parts == 1
 
@@ -163,6 +185,7 @@ class Method:
     def weights(self) -> dict[str, str]:
         """Which frozen weights each loss signal comes from; those that a run computes by itself are left out."""
         wanted = {"base_loss": "base", "reference_loss": self.reference, "history_loss": self.history}
+        wanted["unconditional_loss"] = "unconditional"
         wanted |= {f"reference_loss:{name}": weights for name, weights in self.references.items()}
         return {s: w for s, w in wanted.items() if s in self.needs and w not in (*OWN_HISTORY, "previous")}
 
