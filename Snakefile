@@ -26,15 +26,12 @@ rule all:
     input:
         REPORT,
         JOBS.all_done(),
-        [stamp(rule) for rule in ["collect", "tables", "figures", "page"] + TRUTH],
+        STAMPS,
     localrule: True
 
 
 onstart:
-    JOBS.write(REPORT_NAME)
-    workflow.dag.priorityfiles |= set(JOBS.first())  # the first model's main table before the others
-    workflow.dag.update_priority()
-    Progress(GRID.progress()).watch(lambda line: print(line, file=sys.stderr, flush=True))
+    start()
 
 
 onsuccess:

@@ -76,6 +76,14 @@ def each_result(rule, tell):
 REPORT_NAME = JOBS.report(facts_of(GRID), table_options(GRID), CONFIG["benchmarks_file"], CONFIG["models_file"])
 
 
+def start():
+    """What the workflow does before its first job."""
+    JOBS.write(REPORT_NAME)
+    workflow.dag.priorityfiles |= set(JOBS.first())  # the first model's main table before the others
+    workflow.dag.update_priority()
+    Progress(GRID.progress()).watch(lambda line: print(line, file=sys.stderr, flush=True))
+
+
 def stamp(rule):
     """What a rule of the report leaves when it is done, beside its outputs."""
     return JOBS.done("report", f"{rule}.{REPORT_NAME}")

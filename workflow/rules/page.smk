@@ -6,6 +6,7 @@ REPORT_TABLES = expand(
 REPORT_SELECTION = [f"{ROOT}/selection.csv"] if GRID.noisy_runs() else []
 
 FACTS = facts_of(GRID)
+STAMPS = [stamp(rule) for rule in ["collect", "tables", "figures", "page"] + TRUTH]
 
 
 rule figures:
