@@ -127,10 +127,9 @@ def _run(lm, tokenizer, plan: Plan, settings: EvaluationSettings, tokenizer_id: 
         torch.manual_seed(settings.seed)
         for task in tasks.values():
             task.set_fewshot_seed(settings.seed)
-        with _asked_once(tasks, (settings.seed, settings.limit_fraction, chosen)):
-            results = lm_eval.evaluate(
-                lm, loaded, limit=settings.limit_fraction, samples=chosen, bootstrap_iters=0, apply_chat_template=False
-            )
+        results = lm_eval.evaluate(
+            lm, loaded, limit=settings.limit_fraction, samples=chosen, bootstrap_iters=0, apply_chat_template=False
+        )
     finally:
         prompt_tokenizer.reset(reading)
     rows = _question_rows(benchmark, results)
@@ -286,25 +285,6 @@ def _compiled_once() -> Iterator[None]:
         yield
     finally:
         del environment.from_string
-
-
-@contextmanager
-def _asked_once(tasks: dict, choice: tuple) -> Iterator[None]:
-    """The runs of a job ask the same questions: a prompt is put together by the first and keeps no answer of it."""
-    again = [task for task in tasks.values() if getattr(task, "asked", None) == choice]
-    for task in tasks.values():
-        task.asked = None
-    for task in again:
-        for request in task.instances:
-            request.resps, request.filtered_resps = [], {}
-        task.build_all_requests = lambda **_: None
-    try:
-        yield
-    finally:
-        for task in again:
-            del task.build_all_requests
-    for task in tasks.values():  # but for an error
-        task.asked = choice
 
 
 def _no_bar(*args, **options):
