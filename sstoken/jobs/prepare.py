@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -53,8 +54,12 @@ def store_world(record: Path, *, seed: int, options: dict, threads: int = 1) -> 
 def store_tokens(
     *, model: Path, section: dict, text: dict, out: Path, name: str, dataset: str, threads: int = 1
 ) -> None:
-    """Read a data set's rows, render, tokenise and store them; bad rows are listed in the record beside."""
-    from sstoken.data import read_rows, tokenize
+    """Read a data set's rows, plant its noise, render, tokenise and store them.
+
+    The record beside lists what became of the rows: their forms, noise by kind, keys that were not read, samples cut,
+    turns without an end, bad rows.
+    """
+    from sstoken.data import check_limits, planted, read_rows, tokenize
     from sstoken.models.load import load_tokenizer
 
     record = out.with_suffix(".json")
@@ -62,14 +67,19 @@ def store_tokens(
         cost = Cost("tokens", model=name)
         with measured(cost, "cpu"):
             policy = text["on_bad_row"]
-            rows, bad = read_rows(on_bad_row=policy, **section)
+            noise = section.get("noise")
+            rows, bad = read_rows(on_bad_row=policy, **{k: v for k, v in section.items() if k != "noise"})
+            rows, planting = (rows, None) if noise is None else planted(rows, noise)
             options = {"template": text["template"], "max_length": text["max_length"], "on_bad_row": policy}
-            data, cut = tokenize(rows, load_tokenizer(model), **options)
+            data, cut = tokenize(rows, load_tokenizer(model), counts=(counts := Counter()), **options)
+            check_limits(data, model)
             data.save(out)
         cost.tokens = len(data.input_ids)
         details = {
             "dataset": dataset, "section": section, "text": text, "samples": len(data), "tokens": len(data.input_ids),
-            "response_tokens": int(data.response_offset[-1]), "tokens_sha256": data.sha256, "kinds": data.kinds,
+            "response_tokens": int(data.response_offset[-1]), "tokens_sha256": data.sha256,
+            "truth_sha256": data.truth_sha256, "kinds": data.kinds, "forms": Counter(row.form for row in rows),
+            "unread_keys": Counter(key for row in rows for key in row.unread), "planting": planting, **counts,
             "dropped_rows": [asdict(row) for row in [*bad, *cut]],
         }  # fmt: skip
         Record(cost, details).write(record)
