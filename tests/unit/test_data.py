@@ -309,7 +309,7 @@ def test_what_is_known_of_tokens_is_stored_cut_and_read_back(tokenizer, tmp_path
         assert torch.equal(getattr(data.slice(1, 2), name), getattr(data, name)[start:stop])
     assert again.truth_sha256 == data.truth_sha256
     unknown = tokenize(
-        [row(("user", "q"), ("assistant", "a"))], tokenizer, template="tulu", max_length=9, on_bad_row="stop"
+        [row(("user", "q"), ("assistant", "a"))], tokenizer, template="tulu", max_length=99, on_bad_row="stop"
     )
     assert (unknown[0].truth, unknown[0].teaches, unknown[0].always_clean) == (None, None, None)
 
