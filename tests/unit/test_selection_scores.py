@@ -73,6 +73,79 @@ def test_rows_by_phase_and_kind():
             assert row["recall"] == pytest.approx(record["keep"][(truth == 0) & within].mean())
 
 
+def labelled(data: TokenData, **labels: torch.Tensor) -> TokenData:
+    """The data with labels that only some data sets have."""
+    for name, label in labels.items():
+        object.__setattr__(data, name, label)
+    return data
+
+
+def record_of(data: TokenData, seed: int = 1) -> dict[str, np.ndarray]:
+    draw, total = np.random.default_rng(seed), int(data.response_offset[-1])
+    step = np.arange(len(data), dtype=np.int32) // 3
+    return {"score": draw.integers(0, 9, total).astype(np.float32), "keep": draw.random(total) < 0.5, "step": step}
+
+
+def test_tokens_that_are_always_clean_do_not_flatter_the_score():
+    """A score that knows nothing but the last token of each sample, where no noise can be."""
+    data = noisy_data(80)
+    last = torch.zeros_like(data.response_mask)
+    last[data.offset[1:] - 1] = True
+    truth = data.truth.masked_fill(last, 0)
+    data = TokenData(data.input_ids, data.offset, data.response_mask, data.ids, truth, data.kinds)
+    record = record_of(data) | {"score": last[data.response_mask].numpy().astype(np.float32)}
+    rows = selection_scores(record, labelled(data, always_clean=last)).set_index(["phase", "kind"])
+    assert rows.loc[("all", "all")]["auc"] > 0.6
+    assert rows.loc[("all", "all")]["auc_open"] == 0.5 and rows.loc[("all", "all")]["auc_kinds"] == 0.5
+    chosen = data.response_mask.numpy() & ~last.numpy()
+    sample = np.repeat(np.arange(80), data.lengths.numpy())[chosen]
+    score = record_of(data)["score"]
+    rows = selection_scores(record_of(data), data).set_index(["phase", "kind"])
+    wins, pairs = pairs_by_hand(score[chosen[data.response_mask.numpy()]], sample, truth.numpy()[chosen] == 0)
+    assert rows.loc[("all", "all")]["auc_open"] == pytest.approx(wins / pairs)
+
+
+def test_a_frequent_harmless_kind_does_not_drown_a_rare_harmful_one():
+    """Ten tokens of boilerplate that are kept, one wrong answer that is found: 0.49-like over tokens, 0.5 over kinds."""
+    length, samples = 14, 30
+    truth = torch.tensor([0, 0, 0, 1, *[2] * 10] * samples, dtype=torch.uint8)
+    mask = torch.tensor([False, *[True] * 13] * samples)
+    offset = torch.arange(samples + 1) * length
+    names = tuple(map(str, range(samples)))
+    data = TokenData(torch.zeros(len(mask), dtype=torch.int32), offset, mask, names, truth, ("wrong", "boilerplate"))
+    score = np.array([1, 1, 0, *[2] * 10] * samples, dtype=np.float32)
+    record = {"score": score, "keep": score > 0, "step": np.arange(samples, dtype=np.int32)}
+    row = selection_scores(record, data).set_index(["phase", "kind"]).loc[("all", "all")]
+    assert row["auc"] == pytest.approx(1 / 11) and row["auc_kinds"] == 0.5
+
+
+def test_teaching_tokens_are_counted_in_all_samples_and_in_those_of_a_kind():
+    data = noisy_data(60)
+    teaches = torch.tensor(np.random.default_rng(5).random(len(data.input_ids)) < 0.4)
+    record = record_of(data)
+    rows = selection_scores(record, labelled(data, teaches=teaches)).set_index(["phase", "kind"])
+    mask, truth = data.response_mask.numpy(), data.truth.numpy()
+    sample = np.repeat(np.arange(60), data.lengths.numpy())
+    phase = np.minimum(record["step"] * 5 // (record["step"].max() + 1) + 1, 5)
+    for (which, kind), row in rows.iterrows():
+        chosen = mask & teaches.numpy() & (truth == 0)
+        if which != "all":
+            chosen &= phase[sample] == which
+        if kind != "all":
+            code = data.kinds.index(kind) + 1
+            chosen &= np.isin(sample, sample[mask & (truth == code)])
+        assert row["teaching_tokens"] == chosen.sum()
+        assert row["teaching_kept"] == pytest.approx(record["keep"][chosen[mask]].mean())
+
+
+def test_without_these_labels_their_columns_are_empty():
+    rows = selection_scores(record_of(noisy_data(30)), noisy_data(30))
+    assert rows["auc_open"].isna().all() and rows["teaching_kept"].isna().all() and (rows["teaching_tokens"] == 0).all()
+    whole = rows[rows["kind"] != "all"].groupby("phase", sort=False)["auc"].mean()
+    every = rows[rows["kind"] == "all"].set_index("phase")["auc_kinds"]
+    assert every.loc[whole.index].tolist() == pytest.approx(whole.tolist())
+
+
 def test_the_parts_of_a_chain_are_one_run(tmp_path):
     from safetensors.numpy import save_file
 
