@@ -5,16 +5,15 @@ Shapes: R response tokens of the data set, S samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors.numpy import load_file
 from scipy.stats import rankdata
 
 from sstoken.data import TokenData
 from sstoken.records.files import atomic_write
+from sstoken.report.selection_files import Selection, read_parts
 
 COLUMNS = [
     "model", "method", "seed", "phase", "kind", "tokens", "auc", "auc_pooled", "precision", "recall", "kept",
@@ -49,7 +48,7 @@ def wins_within_samples(
     return wins, count * (tokens - count)
 
 
-def selection_scores(record: dict[str, np.ndarray], data: TokenData) -> pd.DataFrame:
+def selection_scores(record: Selection, data: TokenData) -> pd.DataFrame:
     """One run's rows: the columns of ``COLUMNS`` from ``phase`` on.
 
     phase: ``all``, or a fifth of training, from 1. kind: ``all`` noise, or one kind of it. tokens: noise tokens of that
@@ -66,16 +65,15 @@ def selection_scores(record: dict[str, np.ndarray], data: TokenData) -> pd.DataF
     where the data does not say.
 
     Args:
-        record: ``score`` float32 [R], ``keep`` bool [R], ``step`` int32 [S] (-1: never trained on), as
-            ``SelectionTrainer`` leaves them. data: its S samples, with truth.
+        record: what the run chose. data: its S samples, with truth.
     """
     counts = data.response_offset.diff().numpy()
     sample_R = np.repeat(np.arange(len(data)), counts)
     truth_R = data.truth[data.response_mask].numpy()
-    step_S = record["step"]
+    step_S = record.step
     last = step_S.max() + 1
     phase_S = np.where(step_S < 0, 0, step_S * PHASES // max(last, 1) + 1)
-    score_R, keep_R, clean_R = record["score"].astype(np.float64), record["keep"].astype(bool), truth_R == 0
+    score_R, keep_R, clean_R = record.score.astype(np.float64), record.keep.astype(bool), truth_R == 0
     open_R, teaches_R = _of_response(data, "always_clean"), _of_response(data, "teaches")
     open_R = None if open_R is None else ~(open_R & clean_R)
     rows = []
@@ -114,7 +112,7 @@ def selection_scores(record: dict[str, np.ndarray], data: TokenData) -> pd.DataF
 
 def _of_response(data: TokenData, name: str) -> np.ndarray | None:
     """A label of tokens, bool [R]; None where the data set does not have it."""
-    labels_N = getattr(data, name, None)
+    labels_N = getattr(data, name)
     return None if labels_N is None else labels_N[data.response_mask].numpy().astype(bool)
 
 
@@ -133,18 +131,6 @@ def _auc(score: np.ndarray, clean: np.ndarray) -> float:
     return (rankdata(score)[clean].sum() - positive * (positive + 1) / 2) / pairs if pairs else np.nan
 
 
-def run_record(folders: Iterable[Path]) -> dict[str, np.ndarray]:
-    """A run's selection, its parts one after the other: ``score`` [R], ``keep`` [R], ``step`` [S]."""
-    parts = [load_file(folder / "selection.safetensors") for folder in folders]
-    steps, before = [], 0
-    for part in parts:
-        steps.append(np.where(part["step"] < 0, -1, part["step"] + before))
-        before += int(part["step"].max()) + 1
-    return {name: np.concatenate([part[name] for part in parts]) for name in ("score", "keep")} | {
-        "step": np.concatenate(steps)
-    }
-
-
 def write_selection(runs: list[dict], out: str | Path) -> None:
     """``selection.csv`` of all runs.
 
@@ -157,7 +143,7 @@ def write_selection(runs: list[dict], out: str | Path) -> None:
         loaded[run["tokens"]] = data
         if data.truth is None:
             continue  # a data set without labels, such as one that has no noise
-        scores = selection_scores(run_record(map(Path, run["folders"])), data)
+        scores = selection_scores(read_parts(map(Path, run["folders"])), data)
         frames.append(scores.assign(**{key: run[key] for key in ("model", "method", "seed")}))
     with atomic_write(out) as temporary:
         pd.concat(frames)[COLUMNS].to_csv(temporary, index=False)

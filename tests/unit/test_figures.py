@@ -55,7 +55,8 @@ def write_samples(root, model, case):
     tokenizer.save(str(root / "models" / model / "tokenizer.json"))
     noise = torch.tensor([True, True, False, False, False] * count)
     for method, keep in (("rho1", noise), ("sstoken", ~noise)):
-        arrays = {"score": keep.float() + torch.arange(len(keep)) / 1000, "keep": keep}
+        step = torch.arange(count, dtype=torch.int32) // 4
+        arrays = {"score": keep.float() + torch.arange(len(keep)) / 1000, "keep": keep, "step": step}
         path = root / "runs" / model / method / f"seed{case.seeds[0]}" / "selection.safetensors"
         save_file(arrays, path, metadata={"tokens_sha256": data.sha256})
 
