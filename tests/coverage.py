@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from unittest import mock
 
 import numpy as np
 
@@ -67,7 +66,6 @@ def _inside(interval, truth) -> np.ndarray:
     return np.where(np.isnan(low), np.nan, (low <= truth) & (truth <= high))
 
 
-@mock.patch("gc.collect", lambda: 0)  # statsmodels' multipletests calls it each time: nine tenths of the time here
 def false_alarms(world: World, grids: int, seed: int, models: int = 2) -> dict[str, float]:
     """Where no method differs, what is called significant (5 % after Holm).
 

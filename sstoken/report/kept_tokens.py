@@ -15,6 +15,7 @@ from sstoken.report.results import Results
 from sstoken.report.selection_files import selections_of
 
 SHOWN = 12
+"""Tokens in each list; fewer where there are not twice as many, so that none stands in both."""
 LEAST = 20
 """A token is listed where it occurs as often as this: a share of fewer says little."""
 DECILES = 10
@@ -73,11 +74,12 @@ def kept_tokens(results: Results, model: str) -> KeptTokens | None:
     for method, keep_R in keeps.items():
         share = np.bincount(index_R, weights=keep_R, minlength=len(names)) / count
         often = np.flatnonzero(count >= LEAST)
+        shown = min(SHOWN, len(often) // 2)
         # of equal shares the more frequent token first
         order = often[np.lexsort((-count[often], share[often]))]
         back = often[np.lexsort((-count[often], -share[often]))]
         dropped[method], kept[method] = (
-            [Extreme(_text(int(names[i]), tokenizer), int(count[i]), float(share[i])) for i in places[:SHOWN]]
+            [Extreme(_text(int(names[i]), tokenizer), int(count[i]), float(share[i])) for i in places[:shown]]
             for places in (order, back)
         )
     frame = pd.DataFrame(keeps)

@@ -8,6 +8,7 @@ Shapes: K contrasts, M methods, S seeds, Q questions, B benchmarks, C cells (a b
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -208,7 +209,13 @@ def prior_df(variance_CM: np.ndarray, df: int) -> np.ndarray:
 
 def holm(p: np.ndarray) -> np.ndarray:
     """p values adjusted over one family of comparisons (Holm 1979)."""
-    return multitest.multipletests(p, method="holm")[1] if len(p) else np.asarray(p, dtype=float)
+    if not len(p):
+        return np.asarray(p, dtype=float)
+    gc.freeze()  # multipletests collects garbage at each call: tables have a hundred families, a large process takes a second
+    try:
+        return multitest.multipletests(p, method="holm")[1]
+    finally:
+        gc.unfreeze()
 
 
 def mcnemar(right_MN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -193,7 +193,9 @@ def test_the_summary_is_made_of_the_numbers(case):
 
 
 def test_a_difference_reads_as_a_sentence():
-    row = pd.Series({"estimate": 0.42, "low": -0.31, "high": 1.1, "significant": False, "equivalent": False, "mde": 0.9})
+    row = pd.Series(
+        {"estimate": 0.42, "low": -0.31, "high": 1.1, "significant": False, "equivalent": False, "mde": 0.9}
+    )
     assert row_difference(row) == "+0.4 [−0.3, 1.1], not significant; smallest effect this run could see: 0.9"
     row["equivalent"] = True
     assert row_difference(row).startswith("+0.4 [−0.3, 1.1], level within ± 1; ")

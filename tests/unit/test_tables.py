@@ -63,12 +63,6 @@ def costs_of() -> pd.DataFrame:
     return frame.assign(tokens=100, kept_tokens=40, flops=frame["seconds"] * 10, peak_memory_bytes=2**30)
 
 
-@pytest.fixture(autouse=True)
-def no_collecting(monkeypatch):
-    """statsmodels' multipletests collects garbage at each call, which takes long in a process as large as the suite's."""
-    monkeypatch.setattr("gc.collect", lambda: 0)
-
-
 @pytest.fixture
 def write(tmp_path, root):
     """Write the tables of these samples, and read one back by its name."""

@@ -31,7 +31,7 @@ def _model(results: Results, model: str, table: pd.DataFrame) -> Drawn:
     auc = table["auc_open"].fillna(table["auc"])
     table = table.assign(auc=auc.where(table["kind"] != "all", table["auc_kinds"].fillna(auc)))
     for axis, column, title in zip(
-        axes, ["auc", "kept"], ["AUC: clean scored above noise (all: mean of the kinds)", "noise kept, %"], strict=True
+        axes, ["auc", "kept"], ["AUC by kind (all: mean of the kinds)", "noise kept, %"], strict=True
     ):
         values = table.pivot(index="method", columns="kind", values=column).reindex(index=methods, columns=kinds)
         _cells(axis, values, percent=column == "kept")

@@ -142,8 +142,7 @@ def together_of(results: Results) -> list[tuple[str, str]]:
         "open": "not told apart, and not shown to be level",
     }
     told = "; ".join(f"{words[name]}: {listed(groups[name])}" for name in words if name in groups)
-    idle = [m for m in methods if (axis := results.axis(ALL_MODELS, m)) is not None and pd.notna(axis["taught"])]
-    idle = [m for m in idle if not results.axis(ALL_MODELS, m)["teaches"]]
+    idle = [m for m in results.facts.contenders if not _teaches(results, ALL_MODELS, m)]
     answers = [("On average over the models", " ".join(lines)), ("Each method", f"{told[0].upper()}{told[1:]}.")]
     if idle:
         answers.append(("Taught nothing", f"Not significantly above the untrained base: {listed(idle)}."))

@@ -46,7 +46,7 @@ def _axes_cells(row: pd.Series) -> dict[str, str]:
     cells = {}
     for title in AXES_TITLES:
         cell = signed(row[title])
-        ends = interval(row[f"{title}_low"], row[f"{title}_high"])
+        ends = interval(row[f"{title}_low"], row[f"{title}_high"], plus=True)
         cells[title] = cell if EMPTY in (cell, ends) else f"{cell} {ends}"
     return cells
 
