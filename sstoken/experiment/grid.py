@@ -16,7 +16,7 @@ from sstoken.experiment.config import Parallel, TrainingSettings
 from sstoken.experiment.fetched import HubFiles
 from sstoken.models.table import ModelEntry, load_models
 from sstoken.records.documents import ConfigError, pick, read_yaml, schema, validate
-from sstoken.selection.methods import Method, build_method, entries_of
+from sstoken.selection.methods import Method, build_method, entries_of, track_options
 
 REFERENCE = "reference"  # the entry of methods.yaml whose run is everyone's reference model
 
@@ -57,7 +57,7 @@ class Grid:
         self.entries = entries | added
         self.all_methods = {n: build_method(n, e, config["methods_file"]) for n, e in self.entries.items()}
         self.methods: dict[str, Method] = {name: self.all_methods[name] for name in config["methods"]}
-        self.evaluation = _evaluation(config["evaluation"], document["tracks"][config["track"]].get("evaluation", {}))
+        self.evaluation = _evaluation(config["evaluation"], track_options(config["track"]).get("evaluation", {}))
         self.seeds: list[int] = config["seeds"]
         self.training = TrainingSettings.of(config["training"])
         for model in self.models:

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sstoken import load_method
+from sstoken.records.documents import ConfigError, schema, validate
 from sstoken.selection import SIGNALS, Signals, minmax
-from sstoken.selection.methods import METHODS_FILE, MethodError, entries_of, load_methods, scorers
+from sstoken.selection.methods import METHODS_FILE, TRACKS_FILE, MethodError, entries_of, load_methods, scorers
 
 ENTRIES = {track: load_methods(track=track) for track in ("corrected", "as_published")}
 
@@ -141,3 +142,15 @@ def test_unknown_track_and_method_list_the_known_ones():
         entries_of(yaml.safe_load(METHODS_FILE.read_text()), "published")
     with pytest.raises(MethodError, match="Did you mean 'sstoken'"):
         load_method("ssToken")
+
+
+def test_tracks_lie_in_a_file_of_their_own_and_are_closed():
+    """What is appended to methods.yaml is a method, whatever stood there last."""
+    tracks = yaml.safe_load(TRACKS_FILE.read_text())
+    validate(tracks, schema("tracks"), "tracks.yaml")
+    for track in tracks.values():
+        validate({"methods": track.get("methods", {})}, schema("methods"), "tracks.yaml")
+    appended = METHODS_FILE.read_text() + "  mine: {scorer: random, keep_ratio: 0.5}\n"
+    assert "mine" in entries_of(yaml.safe_load(appended))
+    with pytest.raises(ConfigError, match="unknown key 'tracks'"):
+        validate({"methods": {}, "tracks": {}}, schema("methods"), "methods.yaml")

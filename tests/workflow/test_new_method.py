@@ -37,7 +37,7 @@ def test_one_file_and_one_entry_reach_the_table(tmp_path, root):
         source = root / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, tmp_path / name)
-    (tmp_path / "sstoken" / "methods" / "hardest.py").write_text(MINE)
+    (tmp_path / "sstoken" / "selection" / "methods" / "hardest.py").write_text(MINE)
     with open(tmp_path / "sstoken" / "selection" / "methods" / "methods.yaml", "r+") as file:
         text = file.read().replace("  full:\n", "  hardest:\n    scorer: hardest\n    keep_ratio: 0.5\n  full:\n", 1)
         file.seek(0)

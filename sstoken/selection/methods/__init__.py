@@ -19,7 +19,7 @@ from sstoken.selection import Scorer
 from sstoken.selection.contract import SIGNALS, STATIC_SIGNALS
 
 METHODS_FILE = Path(__file__).parent / "methods.yaml"
-
+TRACKS_FILE = Path(__file__).parent / "tracks.yaml"
 
 OWN_HISTORY = ("ema", "checkpoint")
 
@@ -125,17 +125,27 @@ def scorers() -> dict[str, type[Scorer]]:
     return found
 
 
+def track_options(track: str) -> dict:
+    """``{methods: …, evaluation: …}`` of one track of ``tracks.yaml``.
+
+    Raises:
+        MethodError: an unknown track.
+    """
+    tracks = yaml.safe_load(TRACKS_FILE.read_text())
+    _known("track", track, tracks, TRACKS_FILE.name)
+    return tracks[track]
+
+
 def entries_of(document: dict, track: str = "corrected", where: str | Path = METHODS_FILE) -> dict[str, dict]:
     """name -> plain entry, with ``extends`` resolved and the track's options applied.
 
     Raises:
         MethodError: an unknown track, or a track's option for an unknown method.
     """
-    tracks, entries = document.get("tracks", {}), document["methods"]
-    _known("track", track, tracks, where)
-    options = tracks[track].get("methods") or {}
+    entries = document["methods"]
+    options = track_options(track).get("methods") or {}
     for name in options:
-        _known("method", name, [*entries, "all"], f"{where}, track {track}")
+        _known("method", name, [*entries, "all"], f"{TRACKS_FILE}, track {track}")
     return {name: _resolve(name, entries, options, where) for name in entries}
 
 
