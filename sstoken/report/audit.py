@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from sstoken.data import TokenData
-from sstoken.report.selection import PHASES, wins_within_samples
+from sstoken.report.selection_scores import PHASES, wins_within_samples
 
 COLUMNS = ["model", "method", "seed", "phase", "kind", "auc", "low", "high", "precision", "recall", "n_tokens"]
 LEVEL = 0.95

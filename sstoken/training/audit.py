@@ -175,7 +175,7 @@ class Compass(TrainerCallback):
         clean = 0
         for batch in self.heldout:
             loss_R, _ = self._losses(model, batch)
-            clean = clean + _gradient(loss_R.mean(), parameters, keep=False)
+            clean = clean + _gradient(loss_R.sum(), parameters, keep=False)
         for number, batch in enumerate(self.batches):
             loss_R, signals = self._losses(model, batch)
             verdicts = {name: keep_BR for name, (_, keep_BR) in self.auditor.verdicts(signals).items()}
