@@ -17,7 +17,7 @@ from sstoken.models.anatomy import check_supported, layer_index
 from sstoken.selection import keep_top, token_loss
 from sstoken.selection.methods import Method
 from sstoken.training.collate import PackedCollator, from_grid, segments_of, signals_of, to_grid
-from sstoken.training.dataset import EvenDataset, SelectionDataset, fixed_mask
+from sstoken.training.dataset import EvenDataset, SelectionDataset, prepared
 from sstoken.training.distributed import is_sharded
 from sstoken.training.history import History
 from sstoken.training.log import SelectionLog, check_finite
@@ -36,8 +36,8 @@ class SelectionTrainer(Trainer):
         model: a causal language model, with or without adapters.
         args: TrainingArguments.  ``remove_unused_columns`` and ``logging_nan_inf_filter`` are switched off.
         method: from ``load_method``; it must train.
-        train_dataset: a SelectionDataset with the static signals that the method needs (``fixed_mask`` is applied to
-            it where the method's mask is static and none was given).
+        train_dataset: a SelectionDataset with the static signals that the method needs; a static method's mask is made
+            of them where none was given.
         chunk_size: tokens a chunk of ``token_loss``.
         dropped_loss_every: measure the loss of dropped tokens for the log every so many steps; 0 = never.  Methods that
             score without the current loss then never project a dropped token.
@@ -65,14 +65,7 @@ class SelectionTrainer(Trainer):
         check_supported(model)
         args.remove_unused_columns = False
         args.logging_nan_inf_filter = False  # it hides a diverged run, and asks the device at every step
-        lacking = method.needs - set(train_dataset.signals) - {"loss", "attention_mass"}
-        lacking -= {"history_loss"} if method.own_history else set()
-        if lacking and train_dataset.keep_R is None:
-            raise ValueError(f"method {method.name} needs {', '.join(sorted(lacking))} in its dataset's signals")
-        if method.static and train_dataset.keep_R is None:
-            train_dataset = SelectionDataset(
-                train_dataset.data, train_dataset.signals, fixed_mask(method, train_dataset)
-            )
+        train_dataset = prepared(method, train_dataset)
         if args.world_size > 1:
             train_dataset = EvenDataset(train_dataset, args.per_device_train_batch_size * args.world_size)
         collator = PackedCollator(method.keep_ratio, method.scope, method.rounding, method.prompt == "leading")
