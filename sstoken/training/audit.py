@@ -18,34 +18,10 @@ from transformers import TrainerCallback
 from sstoken.data import TokenData
 from sstoken.models.anatomy import layer_index
 from sstoken.selection import Scorer, Signals, keep_top, token_loss
-from sstoken.selection.methods import OWN_HISTORY, Method
+from sstoken.selection.methods import Method
 from sstoken.training.collate import PackedCollator, segments_of, signals_of, to_grid
 from sstoken.training.dataset import SelectionDataset, fixed_mask
 from sstoken.training.packing import forward
-
-
-def auditable(methods: list[Method]) -> tuple[list[Method], dict[str, str]]:
-    """(methods that one full-data run can score, method -> why it cannot).
-
-    All must read a signal from the same weights: the first method that asks for a signal decides.
-    """
-    taken, refused, weights, layer = [], {}, {}, None
-    for method in methods:
-        if not method.trains:
-            refused[method.name] = "it does not train"
-        elif method.reference == "previous" or method.parts > 1:
-            refused[method.name] = "its reference is made by its own chain of runs"
-        elif "history_loss" in method.needs and method.history in OWN_HISTORY:
-            refused[method.name] = f"its history ({method.history}) is of its own run"
-        elif clash := next((s for s, w in method.weights.items() if weights.get(s, w) != w), None):
-            refused[method.name] = f"its {clash} is of {method.weights[clash]}, the audit's of {weights[clash]}"
-        elif "attention_mass" in method.needs and layer not in (None, method.attention_layer):
-            refused[method.name] = f"its attention layer is {method.attention_layer}, the audit's {layer}"
-        else:
-            weights |= {s: w for s, w in method.weights.items() if s not in weights}
-            layer = method.attention_layer if "attention_mass" in method.needs else layer
-            taken.append(method)
-    return taken, refused
 
 
 @dataclass(frozen=True)
@@ -142,13 +118,13 @@ class Compass(TrainerCallback):
     batch, and a backward pass a batch and method, at ``steps`` steps spread evenly over training.
 
     Args:
-        auditor, dataset: of the run. heldout: clean rows that the run does not train on.
+        auditor, dataset: of the run. heldout: rows that the run does not train on; of these ``clean``, all where None.
         batches, batch_size: how many batches of the training rows, of how many samples. seed: of their draw.
         chunk_size: of ``token_loss``.
     """
 
     def __init__(
-        self, auditor: Auditor, dataset: SelectionDataset, heldout: TokenData, *,
+        self, auditor: Auditor, dataset: SelectionDataset, heldout: TokenData, clean: list[int] | None = None, *,
         steps: int = 4, batches: int = 8, batch_size: int = 16, seed: int = 0, chunk_size: int = 1024,
     ):  # fmt: skip
         self.auditor, self.steps, self.chunk_size = auditor, steps, chunk_size
@@ -157,9 +133,9 @@ class Compass(TrainerCallback):
         size = min(batch_size, max(1, len(dataset) // batches))
         chosen = [order[start : start + size] for start in range(0, size * batches, size)]
         self.batches = [collate([dataset[i] for i in part]) for part in chosen if part]
-        clean = SelectionDataset(heldout)
-        order = torch.randperm(len(clean), generator=draw).tolist()[: size * batches]
-        self.heldout = [collate([clean[i] for i in order[s : s + size]]) for s in range(0, len(order), size)]
+        rows, clean = SelectionDataset(heldout), list(range(len(heldout))) if clean is None else clean
+        order = [clean[i] for i in torch.randperm(len(clean), generator=draw).tolist()[: size * batches]]
+        self.heldout = [collate([rows[i] for i in order[s : s + size]]) for s in range(0, len(order), size)]
         self.found: list[Direction] = []
 
     def on_step_begin(self, args, state, control, model=None, **_):

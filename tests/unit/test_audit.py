@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from sstoken.data import TokenData
+from sstoken.experiment.audited import auditable
 from sstoken.report.audit import agreement, audit_rows, clustered_auc, directions, dropped_tokens
 from sstoken.selection.methods import load_methods
-from sstoken.training.audit import Auditor, Compass, auditable
+from sstoken.training.audit import Auditor, Compass
 from sstoken.training.dataset import SelectionDataset
 from sstoken.training.packing import packed_attention
 from tests.conftest import ragged_tokens, tiny_adapter, tiny_model
@@ -74,13 +75,13 @@ def test_static_methods_score_the_same_all_along(tmp_path):
 
 def test_what_one_run_cannot_score_is_named_with_its_reason():
     methods = load_methods()
-    asked = [methods[n] for n in ("base", "sstoken", "tokencleaning-self-evolving")]
+    asked = [methods[n] for n in ("base", "full", "clean", "sstoken", "tokencleaning-self-evolving")]
     asked += [replace(methods["sstoken"], name="ema", history="ema")]
     asked += [replace(methods["sstoken"], name="early", attention_layer="shallow")]
     asked += [replace(methods["self-modulated"], name="other", history="reference")]
     taken, refused = auditable(asked)
     assert [m.name for m in taken] == ["sstoken"]
-    assert set(refused) == {"base", "tokencleaning-self-evolving", "ema", "early", "other"}
+    assert set(refused) == {"base", "full", "clean", "tokencleaning-self-evolving", "ema", "early", "other"}
     assert "own chain" in refused["tokencleaning-self-evolving"] and "shallow" in refused["early"]
 
 
