@@ -150,10 +150,10 @@ class Compass(TrainerCallback):
         parameters = [p for p in model.parameters() if p.requires_grad]
         clean = 0
         for batch in self.heldout:
-            loss_R, _ = self._losses(model, batch)
+            loss_R, _ = look(model, batch, self.auditor, self.chunk_size)
             clean = clean + _gradient(loss_R.sum(), parameters, keep=False)
         for number, batch in enumerate(self.batches):
-            loss_R, signals = self._losses(model, batch)
+            loss_R, signals = look(model, batch, self.auditor, self.chunk_size)
             verdicts = {name: keep_BR for name, (_, keep_BR) in self.auditor.verdicts(signals).items()}
             verdicts = {"full": signals.mask_BR} | verdicts
             loss_BR = to_grid(loss_R, _on(batch, loss_R.device))
@@ -164,22 +164,22 @@ class Compass(TrainerCallback):
                 self.found.append(Direction(name, step, number, float(cosine)))
         model.train(training)
 
-    def _losses(self, model: torch.nn.Module, batch: dict) -> tuple[torch.Tensor, Signals]:
-        device = next(model.parameters()).device
-        batch = _on(batch, device)
-        wanted = "attention_mass" in self.auditor.needs
-        layer = layer_index(model, self.auditor.method.attention_layer) if wanted else None
-        segments = segments_of(batch, layer)
-        target_R = batch["input_ids"][batch["response_R"]]
 
-        def project(hidden_RD, weight_VD, bias_V):
-            return token_loss(hidden_RD, weight_VD, target_R, bias_V, chunk_size=self.chunk_size)
+def look(model: torch.nn.Module, batch: dict, auditor: Auditor, chunk_size: int = 1024) -> tuple[torch.Tensor, Signals]:
+    """loss_R of a batch with its graph, and the signals that the audited methods ask for; within ``packed_attention``."""
+    batch = _on(batch, next(model.parameters()).device)
+    wanted = "attention_mass" in auditor.needs
+    segments = segments_of(batch, layer_index(model, auditor.method.attention_layer) if wanted else None)
+    target_R = batch["input_ids"][batch["response_R"]]
 
-        loss_R = forward(model, batch["input_ids"], batch["position_ids"], segments, project)
-        measured = {"loss": loss_R.detach()}
-        if wanted:
-            measured["attention_mass"] = segments.mass_N[batch["response_R"]]
-        return loss_R, signals_of(batch, self.auditor.needs, **measured)
+    def project(hidden_RD, weight_VD, bias_V):
+        return token_loss(hidden_RD, weight_VD, target_R, bias_V, chunk_size=chunk_size)
+
+    loss_R = forward(model, batch["input_ids"], batch["position_ids"], segments, project)
+    measured = {"loss": loss_R.detach()}
+    if wanted:
+        measured["attention_mass"] = segments.mass_N[batch["response_R"]]
+    return loss_R, signals_of(batch, auditor.needs, **measured)
 
 
 def _on(batch: dict, device: torch.device) -> dict:

@@ -1,5 +1,6 @@
 """An audit: full-data training that writes down what every method would have scored, and what is said of that."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 
 from sstoken.data import TokenData
 from sstoken.experiment.audited import auditable
+from sstoken.jobs.explain import explain
+from sstoken.records.documents import ConfigError
 from sstoken.report.audit import agreement, audit_rows, clustered_auc, directions, dropped_tokens
 from sstoken.selection.methods import load_methods
 from sstoken.training.audit import Auditor, Compass
@@ -195,3 +198,35 @@ def test_tokens_seen_too_seldom_are_not_ranked():
     token = np.array(["the"] * 30 + ["rare"] * 3)
     table = dropped_tokens(np.arange(33) % 3 == 0, token)
     assert list(table["token"]) == ["the"] and table["dropped"].iloc[0] == pytest.approx(2 / 3)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    turns = [
+        {"role": "user", "content": "Where is <b>Adam</b>?"},
+        {"role": "assistant", "content": "In \x1b[31mthe</script> town."},
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({"messages": turns, "id": str(n)}) for n in range(3)))
+    return path
+
+
+def test_explain_shows_what_each_method_would_drop_without_training(rows, tmp_path):
+    page = tmp_path / "page.html"
+    methods = ["random", "semantic-aware", "sstoken", "rho1", "oracle"]
+    text = explain([str(rows)], model="tiny-llama", methods=methods[:4], reference="tiny-qwen2", out=page, limit=2)
+    assert text.count("semantic-aware") == 2 and "[" in text and "REL" in text
+    assert "\x1b" not in text  # a row cannot steer the terminal
+    html = page.read_text()
+    assert "<del" in html and "&lt;b&gt;" in html.replace(" ", "") and "<b>" not in html
+
+
+def test_explain_refuses_by_name_what_it_cannot_show(rows):
+    text = explain([str(rows)], model="tiny-llama", methods=["random", "rho1"], limit=1)
+    assert "not shown: rho1, since it needs a reference model" in text
+    with pytest.raises(ConfigError, match="nothing to explain: rho1: it needs a reference model"):
+        explain([str(rows)], model="tiny-llama", methods=["rho1"], limit=1)
+    with pytest.raises(ConfigError, match="neither a folder with a config"):
+        explain([str(rows)], model="nowhere", methods=["random"])
+    with pytest.raises(ConfigError, match="Did you mean 'random'"):
+        explain([str(rows)], model="tiny-llama", methods=["randm"])
