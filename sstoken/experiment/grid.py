@@ -19,7 +19,7 @@ from sstoken.experiment.layout import Run
 from sstoken.experiment.reported import REFERENCE, Reported
 from sstoken.models.table import ModelEntry, load_models
 from sstoken.records.documents import ConfigError, pick, read_yaml, schema, validate
-from sstoken.selection.methods import Method, build_method, entries_of, track_options
+from sstoken.selection.methods import UNTRAINED, Method, build_method, entries_of, track_options
 
 
 class Grid(Reported):
@@ -48,9 +48,11 @@ class Grid(Reported):
         self.entries = entries | added
         self.all_methods = {n: build_method(n, e, config["methods_file"]) for n, e in self.entries.items()}
         self.methods: dict[str, Method] = {name: self.all_methods[name] for name in config["methods"]}
-        self.evaluation = _evaluation(config["evaluation"], track_options(config["track"]).get("evaluation", {}))
+        track = track_options(config["track"])
+        self.evaluation = _evaluation(config["evaluation"], track.get("evaluation", {}))
         self.seeds: list[int] = config["seeds"]
-        self.training = TrainingSettings.of(config["training"])
+        self.training_section = _left_open(config["training"], track.get("training", {}))
+        self.training = TrainingSettings.of(self.training_section)
         for model in self.models:
             for method in self.needed_methods(model):
                 self.dataset(method.data, f"method {method.name}")
@@ -76,7 +78,7 @@ class Grid(Reported):
                 pick("method", [name], self.all_methods, f"{self.config['methods_file']}, method {trail[-1]}")
             method = self.all_methods[name]
             for weights in method.weights.values():
-                if weights != "base":
+                if weights not in UNTRAINED:
                     visit(weights, (*trail, name))
             found.setdefault(name, method)
 
@@ -173,12 +175,12 @@ class Grid(Reported):
         return self.resolve(self.config["benchmarks_data"] or str(self.hub.benchmarks_folder))
 
     def labels(self, method: str, seed: int) -> dict[str, str]:
-        """signal -> label of the weights that it is measured with: "base", or "<method>.seed<seed>"."""
+        """signal -> label of the weights that it is measured with: "base", "unconditional", or "<method>.seed<seed>"."""
         return {signal: self.label(weights, seed) for signal, weights in self.all_methods[method].weights.items()}
 
     def label(self, weights: str, seed: int) -> str:
-        if weights == "base":
-            return "base"
+        if weights in UNTRAINED:
+            return weights
         return f"{weights}.seed{self.reference_seed(seed) if weights == REFERENCE else seed}"
 
     def reference_seed(self, seed: int) -> int:
@@ -188,7 +190,7 @@ class Grid(Reported):
         return seed if own else self.config["reference_seed"]
 
     def run_of(self, model: str, label: str) -> Run | None:
-        if label == "base":
+        if label in UNTRAINED:
             return None
         method, _, seed = label.rpartition(".seed")
         return Run(model, method, int(seed))
@@ -211,7 +213,7 @@ class Grid(Reported):
 
     def training_of(self, method: Method) -> dict:
         """The recipe, with the method's own factors on its learning rate and its steps."""
-        training = dict(self.config["training"])
+        training = dict(self.training_section)
         training["learning_rate"] *= method.learning_rate_factor
         if method.steps_factor != 1 and training["max_steps"] > 0:
             training["max_steps"] = max(1, round(training["max_steps"] * method.steps_factor))
@@ -229,7 +231,11 @@ class Grid(Reported):
 
 def _evaluation(settings: dict, track: dict) -> dict:
     """The configuration's settings, those that it leaves open as the track says."""
-    left_open = {key: value for key, value in track.items() if settings[key] is None}
     if settings["limit"] is not None:
-        left_open.pop("limit_fraction", None)
-    return {**settings, **left_open}
+        track = {key: value for key, value in track.items() if key != "limit_fraction"}
+    return _left_open(settings, track)
+
+
+def _left_open(settings: dict, track: dict) -> dict:
+    """The configuration's settings, those that are null as the track says."""
+    return {**settings, **{key: value for key, value in track.items() if settings[key] is None}}

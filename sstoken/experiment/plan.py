@@ -112,7 +112,7 @@ class Plan:
         if method.reference == "previous":  # the first part is trained in full, the others measure their reference
             kept = rows.response * (1 + (method.parts - 1) * method.keep_ratio) / method.parts
         every = self.grid.training.dropped_loss_every
-        all_losses = 1.0 if "loss" in method.needs else 1 / every if every else 0.0
+        all_losses = 1.0 if method.reads_logits else 1 / every if every else 0.0
         projected = kept + (rows.response - kept) * all_losses
         once = shape.forward(rows.tokens, rows.pairs, round(projected))
         layers = once - 2 * shape.hidden * shape.vocabulary * round(projected)

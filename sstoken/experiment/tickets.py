@@ -152,6 +152,8 @@ class Tickets:
             "model": self._need(self.model(model)),
             f"tokens of {dataset}": self._need(self.tokens(model, dataset, draw)),
         }
+        if label == "unconditional":
+            made_from["read"] = "responses without their prompts"
         if run := self.grid.run_of(model, label):
             needs[f"run {label}"] = self._need(self.run(run))
         ticket = Ticket("losses", {**made_from, **code_of("losses"), **versions_of("losses")}, needs)
@@ -181,6 +183,8 @@ class Tickets:
         made_from |= {f"parallel.{key}": value for key, value in order["parallel"].items()}
         made_from |= {"seed": run.seed, "part": grid.part(run), **code_of("train"), **versions_of("train")}
         made_from |= scorer_code(type(method.scorer))
+        if other := getattr(method.scorer, "other", None):  # whose weights a control averages
+            made_from |= scorer_code(type(other))
         if method.reference == "previous":
             made_from |= scorer_code(full.Config) | code_of("losses")
             made_from["references.batch_tokens"] = self.config["references"]["batch_tokens"]

@@ -11,7 +11,7 @@ from sstoken.models.load import Weights
 from sstoken.records.files import sha256_file
 from sstoken.records.identity import Ticket
 from sstoken.records.provenance import Cost, Record, measured
-from sstoken.training.reference_losses import ReferenceLosses, ReferenceMismatch, compute_losses
+from sstoken.training.reference_losses import ReferenceLosses, ReferenceMismatch, compute_losses, without_prompts
 
 
 def store_losses(
@@ -29,11 +29,12 @@ def store_losses(
         with measured(cost, device := device_of(device)):
             model = weights.load(dtype=settings["dtype"], device=device)
             shape = Shape.of(model)
-            loss_R = compute_losses(model, data, batch_tokens=settings["batch_tokens"])
+            read = without_prompts(data) if label == "unconditional" else data
+            loss_R = compute_losses(model, read, batch_tokens=settings["batch_tokens"])
             losses = ReferenceLosses(loss_R, data.response_offset, data.sha256, weights.sha256)
             losses.save(out)
-        cost.tokens = cost.forward_tokens = len(data.input_ids)
-        cost.flops = shape.forward(cost.tokens, int((data.lengths.double() ** 2).sum()), len(loss_R))
+        cost.tokens = cost.forward_tokens = len(read.input_ids)
+        cost.flops = shape.forward(cost.tokens, int((read.lengths.double() ** 2).sum()), len(loss_R))
         details = {
             "weights_sha256": losses.weights_sha256, "tokens_sha256": data.sha256, "settings": settings,
             "mean_loss": float(loss_R.double().mean()), "content": (content := sha256_file(out)), "files": {out.name: content},

@@ -203,8 +203,11 @@ def count(cost: Cost, trainer: SelectionTrainer, shape: Shape) -> None:
     counted = trainer.counted
     tokens, pairs = counted["tokens"], counted["attention_pairs"]
     cost.tokens, cost.kept_tokens = tokens, counted["kept_tokens"]
-    cost.forward_tokens += tokens + counted["history_tokens"]
+    cost.forward_tokens += tokens + counted["history_tokens"] + counted["candidate_tokens"]
     cost.backward_tokens = tokens
+    if counted["candidate_tokens"]:  # as long as the chosen rows on average
+        share = counted["candidate_tokens"] / max(tokens, 1)
+        cost.flops += shape.forward(counted["candidate_tokens"], int(pairs * share), 0)
     if counted["history_tokens"]:
         cost.flops += shape.forward(counted["history_tokens"], pairs, counted["response_tokens"])
     cost.flops += shape.forward(tokens, pairs, counted["projected_tokens"])

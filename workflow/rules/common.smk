@@ -7,6 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(workflow.basedir))
 
 import sstoken
+from sstoken.experiment.audited import audit_entries, audit_inputs, audit_labels
 from sstoken.experiment.config import check_config, settings_of
 from sstoken.experiment.grid import Grid
 from sstoken.experiment.layout import Run

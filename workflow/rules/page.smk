@@ -3,7 +3,7 @@ import atexit
 
 REPORT_TABLES = expand(
     f"{ROOT}/report/tables/{{name}}.csv",
-    name=["averages", "differences", "recovered", "ablations", "costs", "missing"],
+    name=["averages", "axes", "differences", "pooled", "recovered", "ablations", "costs", "missing"],
 )
 REPORT_SELECTION = [f"{ROOT}/selection.csv"] if GRID.noisy_runs() else []
 
