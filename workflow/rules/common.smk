@@ -7,7 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(workflow.basedir))
 
 import sstoken
-from sstoken.experiment.audited import audit_entries, audit_inputs, audit_labels
+from sstoken.experiment.audited import audit_entries, audit_inputs, audit_losses
 from sstoken.experiment.config import check_config, settings_of
 from sstoken.experiment.grid import Grid
 from sstoken.experiment.layout import Run
@@ -49,6 +49,7 @@ REPORT = [
 
 wildcard_constraints:
     job="[^/]+",
+    model=any_of(GRID.models),
 
 
 include: "jobs.smk"

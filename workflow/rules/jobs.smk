@@ -37,7 +37,7 @@ def start():
         HELD.enter_context(locked(GRID.root / ".lock", wait=False))
     except Held as error:
         raise WorkflowError(f"{error}: experiment {CONFIG['experiment']} is running already") from None
-    JOBS.write(REPORT_NAME)
+    JOBS.write(REPORT_NAME, AUDIT_NAME)
     workflow.dag.priorityfiles |= set(JOBS.first())  # the first model's main table before the others
     workflow.dag.update_priority()
     progress = Progress(GRID.progress(), JOBS.wanted(), {model: GRID.main_table(model) for model in GRID.models})
