@@ -46,8 +46,8 @@ class Evaluation:
 
     scores: a row a benchmark: ``benchmark, metric, score, stderr, n_questions, task_version``; score in 0..1, the mean
     of its questions' scores; stderr that of a mean over independent questions (NaN for one question).
-    samples: a row a question: ``benchmark, question_id, cluster_id, score``; questions about one passage share the
-    cluster.
+    samples: a row a question: ``benchmark, question_id, cluster_id, score``; questions about one passage, or about
+    one entity (column ``cluster`` of the rows), share the cluster, in whichever benchmarks they stand.
     provenance: all else that a score depends on.
     """
 
@@ -151,8 +151,18 @@ def _run(lm, tokenizer, plan: Plan, settings: EvaluationSettings, tokenizer_id: 
             "task_versions": plan.versions,
             "truncations": truncated.count,
             "data_files": plan.files,
+            "means": _means(benchmark, results),
         },
     }
+
+
+def _means(benchmark: Benchmark, results: dict) -> dict[str, float]:
+    """Every metric that the task has a number of for each question, averaged over questions."""
+    samples = [s for found in results["samples"].values() for s in found if s["filter"] == benchmark.metric_key[1]]
+    names = (
+        [name for name in samples[0]["metrics"] if isinstance(samples[0].get(name), (int, float))] if samples else []
+    )
+    return {name: math.fsum(float(sample[name]) for sample in samples) / len(samples) for name in names}
 
 
 def _question_rows(benchmark: Benchmark, results: dict) -> list[dict]:
@@ -166,14 +176,20 @@ def _question_rows(benchmark: Benchmark, results: dict) -> list[dict]:
                     f"benchmark {benchmark.name!r}: {task!r} has no metric {metric!r}; known: {known}"
                 )
             question = f"{task}/{sample['doc_id']}"
-            passage = _passage(sample["doc"])
-            cluster = f"passage/{hashlib.sha256(passage.encode()).hexdigest()[:16]}" if passage else question
-            values = (benchmark.name, question, cluster, float(sample[metric]))
+            values = (benchmark.name, question, _cluster(sample["doc"]) or question, float(sample[metric]))
             rows.append(dict(zip(SAMPLE_COLUMNS, values, strict=True)))
     if not rows:
         filters = sorted({s["filter"] for samples in results["samples"].values() for s in samples})
         raise EvaluationError(f"benchmark {benchmark.name!r}: no filter {answer_filter!r}; known: {', '.join(filters)}")
     return rows
+
+
+def _cluster(doc: dict) -> str:
+    """What the question shares with others, in this benchmark or another: an entity that the row names, or its passage."""
+    if doc.get("cluster"):
+        return f"entity/{doc['cluster']}"
+    passage = _passage(doc)
+    return f"passage/{hashlib.sha256(passage.encode()).hexdigest()[:16]}" if passage else ""
 
 
 def _passage(doc: dict) -> str:
