@@ -63,6 +63,7 @@ def test_two_ranks_train_what_one_does(folders, method, strategy):
     assert len(first["loss"]) == 5
     assert second["loss"] == pytest.approx(first["loss"], abs=1e-5)
     assert first["counted"] == second["counted"]
+    assert second["evaluation"] == pytest.approx(first["evaluation"], abs=1e-5)
     own, other = (load_file(folder / "adapter.safetensors") for folder in (alone, ranks))
     assert own.keys() == other.keys() and len(own) > 0
     assert max((own[name] - other[name]).abs().max().item() for name in own) < 1e-4
