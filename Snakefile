@@ -17,6 +17,7 @@ include: "workflow/rules/references.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/selection.smk"
+include: "workflow/rules/audit.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/page.smk"
 
@@ -26,15 +27,12 @@ rule all:
     input:
         REPORT,
         JOBS.all_done(),
-        [stamp(rule) for rule in ["collect", "tables", "figures", "page"] + TRUTH],
+        STAMPS,
     localrule: True
 
 
 onstart:
-    JOBS.write(REPORT_NAME)
-    workflow.dag.priorityfiles |= set(JOBS.first())  # the first model's main table before the others
-    workflow.dag.update_priority()
-    Progress(GRID.progress()).watch(lambda line: print(line, file=sys.stderr, flush=True))
+    start()
 
 
 onsuccess:

@@ -16,6 +16,7 @@ from sstoken.records.files import atomic_write
 from sstoken.records.identity import ChangedMeanwhile
 from sstoken.selection.methods import MethodError
 
+SHOWN = 4  # reasons of one result; the rest is counted
 STATES = ("current", "stale", "missing")
 
 
@@ -101,7 +102,8 @@ def _explained(result: Result, changed: list[str], results: dict[Path, Result]) 
         above = results.get(Path(need[1])) if need else None
         reasons = _explained(above, above.changed() or [], results) if above else []
         found.append(f"{what} ({'; '.join(reasons)})" if reasons else what)
-    return found
+    shown = found[:SHOWN]
+    return shown + ([f"{len(found) - len(shown)} more"] if len(found) > len(shown) else [])
 
 
 def main(arguments: list[str]) -> None:

@@ -12,7 +12,17 @@ from sstoken.experiment.grid import Grid
 from sstoken.experiment.layout import Run
 from sstoken.records.documents import PACKAGE, read_table
 from sstoken.records.files import sha256_file
-from sstoken.records.identity import LENGTH, Ticket, changes, code_of, name_of, scorer_code, versions_of, whole
+from sstoken.records.identity import (
+    LENGTH,
+    Ticket,
+    changes,
+    code_of,
+    name_of,
+    report_code,
+    scorer_code,
+    versions_of,
+    whole,
+)
 from sstoken.records.provenance import read_record
 from sstoken.selection.methods import Method, full
 
@@ -213,7 +223,7 @@ class Tickets:
 
     def report(self, *said) -> str:
         """The name of a report: of its code, of every result that it is drawn from, and of what it is told."""
-        return name_of([code_of("report"), [result.ticket.name for result in self.results.values()], *said])
+        return name_of([report_code(), [result.ticket.name for result in self.results.values()], *said])
 
 
 def settings_of_method(method: Method) -> dict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -102,12 +103,15 @@ def store_tokens(
     ticket: Ticket,
     threads: int = 1,
 ) -> None:
-    """Read a data set's rows, render, tokenise and store them; bad rows are listed in the record beside.
+    """Read a data set's rows, plant its noise, render, tokenise and store them.
+
+    The record beside lists what became of the rows: their forms, noise by kind, keys that were not read, samples cut,
+    turns without an end, bad rows.
 
     Args:
-        sections: what the data set is read from, one after the other.
+        sections: what the data set is read from, one after the other; each may plant noise of its own.
     """
-    from sstoken.data import read_rows, tokenize
+    from sstoken.data import check_limits, planted, read_rows, tokenize
     from sstoken.models.load import load_tokenizer
 
     record = out.with_suffix(".json")
@@ -117,15 +121,24 @@ def store_tokens(
         cost = Cost("tokens", model=name)
         with measured(cost, "cpu"):
             policy = text["on_bad_row"]
-            found = [read_rows(on_bad_row=policy, **section) for section in sections]
-            rows, bad = ([item for part in parts for item in part] for parts in zip(*found, strict=True))
+            rows, bad, planting = [], [], []
+            for section in sections:
+                noise = section.get("noise")
+                read, faults = read_rows(on_bad_row=policy, **{k: v for k, v in section.items() if k != "noise"})
+                if noise is not None:
+                    read, carried = planted(read, noise)
+                    planting.append(carried)
+                rows, bad = [*rows, *read], [*bad, *faults]
             options = {"template": text["template"], "max_length": text["max_length"], "on_bad_row": policy}
-            data, cut = tokenize(rows, load_tokenizer(model), **options)
+            data, cut = tokenize(rows, load_tokenizer(model), counts=(counts := Counter()), **options)
+            check_limits(data, model)
             data.save(out)
         cost.tokens = len(data.input_ids)
         details = {
             "dataset": dataset, "sections": sections, "text": text, "samples": len(data), "tokens": len(data.input_ids),
-            "response_tokens": int(data.response_offset[-1]), "tokens_sha256": data.sha256, "kinds": data.kinds,
+            "response_tokens": int(data.response_offset[-1]), "tokens_sha256": data.sha256,
+            "truth_sha256": data.truth_sha256, "kinds": data.kinds, "forms": Counter(row.form for row in rows),
+            "unread_keys": Counter(key for row in rows for key in row.unread), "planting": planting, **counts,
             "dropped_rows": [asdict(row) for row in [*bad, *cut]],
             "content": data.sha256, "truth": data.truth_sha256, "files": {out.name: sha256_file(out)},
         }  # fmt: skip

@@ -12,6 +12,7 @@ import ast
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -38,10 +39,10 @@ class Code:
     versions: tuple[str, ...] = ()
 
 
-# What no number passes through: documents, records and logs; names of files; counting of costs.
+# What no number passes through: documents, records and logs; names of files; counting of costs; what only refuses.
 SILENT = (
     "sstoken.records", "sstoken.experiment", "sstoken.models.table", "sstoken.models.flops", "sstoken.models.sizes",
-    "sstoken.training.log", "sstoken.jobs",
+    "sstoken.training.log", "sstoken.training.refusals", "sstoken.training.scorer_check", "sstoken.jobs",
 )  # fmt: skip
 # What reaches a stage as content, hashed as such: weights, tokens, the scorer (added by ``scorer_code``).
 AS_CONTENT = (
@@ -56,7 +57,7 @@ STAGES = {
     "model": Code(("sstoken.models.sources",), (*SILENT, "sstoken.world", "sstoken.data", "sstoken.models.hub")),
     "random model": Code(
         ("sstoken.models.sources", "sstoken.world.tokenizer"),
-        (*SILENT, "sstoken.data", "sstoken.models.hub"),
+        (*SILENT, "sstoken.data", "sstoken.models.hub", "sstoken.world.generate"),
         ("torch", "transformers", "tokenizers"),
     ),
     "gguf model": Code(
@@ -84,15 +85,15 @@ STAGES = {
         ("torch", "transformers", "peft", "accelerate"),
     ),
     "evaluate": Code(
-        ("sstoken.evaluation.harness", "sstoken.models.load"),
+        ("sstoken.evaluation", "sstoken.evaluation.harness", "sstoken.models.load"),
         (*SILENT, *AS_CONTENT, "sstoken.tasks"),  # a benchmark's own name covers its task
         ("torch", "transformers", "peft", "tokenizers", "lm_eval", "datasets"),
     ),
-    "report": Code(
-        ("sstoken.report",), ("sstoken.records", "sstoken.experiment", "sstoken.models", "sstoken.training")
-    ),
 }
 """The one place that says whose code a stage's numbers pass through."""
+
+REPORT = ("report", "experiment/reported.py")
+"""What draws the report, below the package's folder: code, templates, published numbers."""
 
 
 def name_of(parts) -> str:
@@ -133,11 +134,20 @@ def code_of(stage: str) -> dict[str, str]:
     return _coded(closure(code.entries, code.leave_out))
 
 
+def report_code() -> dict[str, str]:
+    """The same of everything that draws the report."""
+    paths = [
+        path
+        for name in REPORT
+        for path in ((PACKAGE / name).rglob("*") if (PACKAGE / name).is_dir() else [PACKAGE / name])
+    ]
+    files = [path for path in paths if path.is_file() and path.suffix != ".pyc"]
+    return _coded({str(path): path for path in files})
+
+
 def scorer_code(config: type) -> dict[str, str]:
     """The same of a scorer's own file and what it alone imports (``sstoken.selection`` is everyone's)."""
-    import sys
-
-    path = Path(sys.modules[config.__module__].__file__)
+    path = _file_of(config.__module__) or Path(sys.modules[config.__module__].__file__)
     own = closure(_imports(path), (*SILENT, "sstoken.selection.contract", SCORERS + "__init__"))
     everyone = closure(STAGES["train"].entries, STAGES["train"].leave_out)
     package = SCORERS.rstrip(".")
@@ -173,9 +183,10 @@ def closure(entries: Iterable[str], leave_out: Iterable[str] = ()) -> dict[str, 
         path = _file_of(module)
         if module in found or path is None or any(_within(module, room) for room in leave_out):
             continue
+        if module == PACKAGE.name:  # the front door imports lazily, for others
+            continue
         found[module] = path
         new += _imports(path)
-    found.pop(PACKAGE.name, None)  # the front door imports lazily, for others
     return found
 
 
@@ -184,6 +195,8 @@ def _within(module: str, room: str) -> bool:
 
 
 def _file_of(module: str) -> Path | None:
+    if not _within(module, PACKAGE.name):
+        return None
     path = PACKAGE.parent.joinpath(*module.split("."))
     for found in (path / "__init__.py", path.with_suffix(".py")):
         if found.exists():

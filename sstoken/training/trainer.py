@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -123,7 +122,7 @@ class Selects(EvaluatesPacked):
             first, folder = self.accelerator.is_main_process, Path(resume_from_checkpoint)
             self.seconds_before = load_state(folder, self._record, self.history, self.row_choice, first=first)
         self._start = time.perf_counter()
-        with self.attending(), _settled(self.model):
+        with self.attending():
             output = super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
         self._end_if_diverged(self._record.flush())
         self._record.values, self._record.counted = self._record.of_all_ranks(self.accelerator)
@@ -297,22 +296,3 @@ class _SelectionCallback(TrainerCallback):
 def _first(keep_R: torch.Tensor, kept: int) -> torch.Tensor:
     """Positions of the kept tokens in order, found without asking the device how many there are."""
     return torch.argsort(~keep_R, stable=True)[:kept]
-
-
-@contextmanager
-def _settled(model: torch.nn.Module) -> Iterator[None]:
-    """Trainer asks at every step for all parameters, twice, and for the mode that the model is in already.
-
-    Each is a walk over every module: a few hundredths of a small model's step.  While the context lasts the model
-    neither gains nor loses a parameter, and changes its mode as a whole.
-    """
-    parameters = list(model.parameters())
-
-    def train(mode: bool = True) -> torch.nn.Module:
-        return model if model.training == mode else type(model).train(model, mode)
-
-    model.parameters, model.train = lambda recurse=True: iter(parameters), train
-    try:
-        yield
-    finally:
-        del model.parameters, model.train

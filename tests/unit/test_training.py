@@ -138,7 +138,6 @@ def test_self_modulated_keeps_what_fell_most_since_its_history(tmp_path):
 
 
 def test_every_module_is_in_training_but_for_the_pass_over_the_history(tmp_path):
-    """Trainer's own calls to change the mode are saved where there is nothing to change, never where there is."""
     model = tiny_adapter(tiny_model()).eval()
     method = replace(load_method("self-modulated"), history="ema", history_decay=0.5)
     trainer = trainer_for(method, ragged_tokens(8), tmp_path, model=model, accumulation=1)
@@ -146,7 +145,7 @@ def test_every_module_is_in_training_but_for_the_pass_over_the_history(tmp_path)
     model.get_base_model().register_forward_pre_hook(lambda *_: modes.append({m.training for m in model.modules()}))
     trainer.train()
     assert modes == [{False}, {True}] * 3 or modes == [{True}, {False}] * 3
-    assert not {"train", "parameters"} & set(vars(model))
+    assert not {"train", "parameters"} & set(vars(model)), "nothing of the model's own is replaced"
     model.eval()
     assert not any(module.training for module in model.modules())
 

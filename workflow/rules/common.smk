@@ -9,6 +9,7 @@ from snakemake.settings.enums import RerunTrigger
 sys.path.insert(0, str(workflow.basedir))
 
 import sstoken
+from sstoken.experiment.audited import audit_entries, audit_inputs, audit_labels
 from sstoken.experiment.config import check_config, settings_of
 from sstoken.experiment.grid import Grid
 from sstoken.experiment.job_groups import Jobs
@@ -74,6 +75,14 @@ def each_result(rule, tell):
 
 # The report of these results, by this code: a rule of the report is done where its stamp of this name lies
 REPORT_NAME = JOBS.report(facts_of(GRID), table_options(GRID), CONFIG["benchmarks_file"], CONFIG["models_file"])
+
+
+def start():
+    """What the workflow does before its first job."""
+    JOBS.write(REPORT_NAME)
+    workflow.dag.priorityfiles |= set(JOBS.first())  # the first model's main table before the others
+    workflow.dag.update_priority()
+    Progress(GRID.progress()).watch(lambda line: print(line, file=sys.stderr, flush=True))
 
 
 def stamp(rule):

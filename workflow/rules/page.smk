@@ -1,11 +1,12 @@
 # The papers' figures, and the page that shows all that the run has to say.
 REPORT_TABLES = expand(
     f"{ROOT}/report/tables/{{name}}.csv",
-    name=["averages", "differences", "recovered", "ablations", "costs", "missing"],
+    name=["averages", "axes", "differences", "pooled", "recovered", "ablations", "costs", "missing"],
 )
 REPORT_SELECTION = [f"{ROOT}/selection.csv"] if GRID.noisy_runs() else []
 
 FACTS = facts_of(GRID)
+STAMPS = [stamp(rule) for rule in ["collect", "tables", "figures", "page"] + TRUTH]
 
 
 rule figures:

@@ -1,6 +1,6 @@
 # Tidy scores and costs, and the tables.
-TABLES = ["main", "differences", "recovered", "costs", "published", "deviations"]  # also as .md and .tex
-DATA = ["averages", "leads", "mcnemar", "ablations", "missing"]
+TABLES = ["main", "differences", "pooled", "recovered", "costs", "published", "deviations"]  # also as .md and .tex
+DATA = ["averages", "axes", "leads", "mcnemar", "ablations", "missing"]
 TRUTH = ["selection"] if GRID.noisy_runs() else []
 
 

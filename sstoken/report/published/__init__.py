@@ -33,7 +33,8 @@ def published_table(averages: pd.DataFrame, columns: dict[str, str]) -> pd.DataF
 
     Args:
         averages: this run's ``averages`` table; empty cells where it has no such model, method or benchmark.
-        columns: benchmark -> display name, of every benchmark known.
+        columns: benchmark -> display name of the published benchmark. A miniature has another name, and so never
+            stands beside the published score.
     """
     frame = published_scores()
     frame["benchmark"] = frame["benchmark"].replace(columns)
