@@ -23,8 +23,12 @@ def auditable(methods: list[Method]) -> tuple[list[Method], dict[str, str]]:
             refused[method.name] = "it does not train"
         elif method.data != "train":
             refused[method.name] = f"it trains on other rows ({method.data})"
-        elif not method.needs and method.keep_ratio == 1:
+        elif method.chooses:
+            refused[method.name] = "it chooses rows, not tokens"
+        elif method.keeps_all:
             refused[method.name] = "it keeps every token"
+        elif method.scorer.weighs and method.keep_ratio == 1:
+            refused[method.name] = "it keeps every token, and weighs it"
         elif method.reference == "previous" or method.parts > 1:
             refused[method.name] = "its reference is made by its own chain of runs"
         elif "history_loss" in method.needs and method.history in OWN_HISTORY:

@@ -117,8 +117,10 @@ class Plan:
         once = shape.forward(rows.tokens, rows.pairs, round(projected))
         layers = once - 2 * shape.hidden * shape.vocabulary * round(projected)
         recomputed = layers if self.grid.training.gradient_checkpointing else 0
-        history = method.own_history
-        measured = (method.parts - 1) / method.parts if method.reference == "previous" else float(history) * epochs
+        looks = method.own_history or method.anchor is not None or (method.chooses and bool(method.scorer.reads))
+        measured = (method.parts - 1) / method.parts if method.reference == "previous" else float(looks) * epochs
+        if method.chooses:  # it looks at every row, and trains on its choice
+            epochs *= method.scorer.take / method.scorer.candidates
         passes = 1 + bool(recomputed)
         flops = epochs * (once + recomputed + shape.backward(rows.tokens, rows.pairs, round(projected), round(kept)))
         flops += measured * shape.forward(rows.tokens, rows.pairs, rows.response)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from .autocast import no_autocast
-from .token_loss import CPU_LOGITS, DEFAULT_CHUNK, wide_product
+from .token_loss import CPU_LOGITS, DEFAULT_CHUNK, WideProjection
 
 
 def anchor_divergence(
@@ -55,10 +55,11 @@ class _Anchor(torch.autograd.Function):
         wide = torch.promote_types(hidden_ND.dtype, torch.float32)
         found_N, grad_ND = hidden_ND.new_empty(len(hidden_ND), dtype=wide), torch.empty_like(hidden_ND)
         with no_autocast(hidden_ND):
+            project = WideProjection(weight_VD)
             for start in range(0, len(hidden_ND), chunk_size):
                 part = slice(start, start + chunk_size)
                 own_CV, base_CV = (
-                    _log_probabilities(states_ND[part], weight_VD, bias_V, wide) for states_ND in (hidden_ND, base_ND)
+                    _log_probabilities(states_ND[part], project, bias_V) for states_ND in (hidden_ND, base_ND)
                 )
                 target_CV = base_CV.exp()
                 found_N[part] = (target_CV * (base_CV - own_CV)).sum(-1)
@@ -72,8 +73,9 @@ class _Anchor(torch.autograd.Function):
         return (grad_ND * upstream_N[:, None]).to(grad_ND.dtype), None, None, None, None
 
 
-def _log_probabilities(hidden_CD, weight_VD, bias_V, dtype):
-    logits_CV = wide_product(hidden_CD, weight_VD, hidden_CD.new_empty(len(hidden_CD), len(weight_VD), dtype=dtype))
+def _log_probabilities(hidden_CD, project, bias_V):
+    shape = (len(hidden_CD), len(project.weight_VD))
+    logits_CV = project(hidden_CD, hidden_CD.new_empty(shape, dtype=project.dtype))
     if bias_V is not None:
         logits_CV += bias_V
     return logits_CV.log_softmax(-1)
