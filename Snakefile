@@ -25,11 +25,13 @@ rule all:
     default_target: True
     input:
         REPORT,
+        JOBS.all_done(),
+        STAMPS,
     localrule: True
 
 
 onstart:
-    Progress(GRID.progress()).watch(lambda line: print(line, file=sys.stderr, flush=True))
+    start()
 
 
 onsuccess:

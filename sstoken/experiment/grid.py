@@ -1,37 +1,28 @@
-"""The grid of one configuration: which runs there are, what each needs, and where every file lies.
+"""The grid of one configuration: which runs there are, and what each needs.
 
-A model's runs are those of the table (``methods``) and those of the ablations that name the model.
+A model's runs are those of the table (``methods``) and those of the ablations that name the model.  Where files lie is
+``layout``'s to say, what is reported ``reported``'s.
 
 Pure names and no tensors: the workflow asks it for inputs and outputs, tests ask it the same questions.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 from sstoken.experiment.ablations import Ablation, expand
 from sstoken.experiment.config import Parallel, TrainingSettings
 from sstoken.experiment.fetched import HubFiles
+from sstoken.experiment.layout import Run
+from sstoken.experiment.reported import REFERENCE, Reported
 from sstoken.models.table import ModelEntry, load_models
 from sstoken.records.documents import ConfigError, pick, read_yaml, schema, validate
-from sstoken.selection.methods import Method, build_method, entries_of
-
-REFERENCE = "reference"  # the entry of methods.yaml whose run is everyone's reference model
+from sstoken.selection.methods import UNTRAINED, Method, build_method, entries_of, track_options
 
 
-@dataclass(frozen=True)
-class Run:
-    """One training run, or one part of a chain: ``part`` is None for the run's end."""
-
-    model: str
-    method: str
-    seed: int
-    part: int | None = None
-
-
-class Grid:
+class Grid(Reported):
     """Everything that follows from a checked configuration (``sstoken.experiment.config.check_config``)."""
 
     def __init__(self, config: dict):
@@ -57,14 +48,14 @@ class Grid:
         self.entries = entries | added
         self.all_methods = {n: build_method(n, e, config["methods_file"]) for n, e in self.entries.items()}
         self.methods: dict[str, Method] = {name: self.all_methods[name] for name in config["methods"]}
-        self.evaluation = _evaluation(config["evaluation"], document["tracks"][config["track"]].get("evaluation", {}))
+        track = track_options(config["track"])
+        self.evaluation = _evaluation(config["evaluation"], track.get("evaluation", {}))
         self.seeds: list[int] = config["seeds"]
-        self.training = TrainingSettings.of(config["training"])
+        self.training_section = _left_open(config["training"], track.get("training", {}))
+        self.training = TrainingSettings.of(self.training_section)
         for model in self.models:
             for method in self.needed_methods(model):
                 self.dataset(method.data, f"method {method.name}")
-
-    # -- what depends on what -------------------------------------------------------------------------------------
 
     def method_entry(self, name: str, model: str) -> dict:
         """The method's entry as the run gets it: the track's options and the model's own keep ratio applied."""
@@ -72,11 +63,6 @@ class Grid:
         if ratio is not None and entry.get("keep_ratio", 1.0) < 1:
             entry["keep_ratio"] = ratio
         return entry
-
-    def reported(self, model: str) -> list[str]:
-        """The methods whose runs of this model are evaluated: the table's, then those of its ablations."""
-        ablated = [run for ablation in self.ablations if model in ablation.models for run in ablation.runs]
-        return list(dict.fromkeys([*self.methods, *ablated]))
 
     @cache  # noqa: B019 one grid a process
     def needed_methods(self, model: str) -> list[Method]:
@@ -92,7 +78,7 @@ class Grid:
                 pick("method", [name], self.all_methods, f"{self.config['methods_file']}, method {trail[-1]}")
             method = self.all_methods[name]
             for weights in method.weights.values():
-                if weights != "base":
+                if weights not in UNTRAINED:
                     visit(weights, (*trail, name))
             found.setdefault(name, method)
 
@@ -116,35 +102,8 @@ class Grid:
             return [self.seeds[0]]
         if method == REFERENCE:
             asked = self.seeds if REFERENCE in self.methods else []
-            return sorted({self.config["reference_seed"], *asked})
+            return sorted({*map(self.reference_seed, self.seeds), *asked})
         return self.seeds
-
-    def noisy_runs(self) -> list[Run]:
-        """The runs that are reported and whose data carries the truth about its noise: that of the embedded world."""
-        methods = {
-            m.name for m in self.all_methods.values() if m.trains and m.data != "clean" and self._planted(m.data)
-        }
-        return [
-            Run(model, method, seed)
-            for model in self.models
-            for method in self.reported(model)
-            if method in methods
-            for seed in self.reported_seeds(method)
-        ]
-
-    def _planted(self, dataset: str) -> bool:
-        sources = (self.config.get("data") or {}).get(dataset, {}).get("sources", [])
-        return bool(sources) and all("{world}" in source for source in sources)
-
-    def selection_source(self, run: Run) -> dict:
-        """Where the run's scores and masks lie, and the tokens that they speak of."""
-        parts = [Run(run.model, run.method, run.seed, p) for p in range(self.all_methods[run.method].parts - 1)]
-        folders = [str(self.run_record(part).parent) for part in (*parts, run)]
-        tokens = str(self.tokens(run.model, self.all_methods[run.method].data))
-        return {"model": run.model, "method": run.method, "seed": run.seed, "tokens": tokens, "folders": folders}
-
-    def reported_seeds(self, method: str) -> list[int]:
-        return self.seeds if method == REFERENCE else self.seeds_of(method)
 
     def parallel(self, model: str) -> Parallel:
         """On how many GPUs a run of this model trains.
@@ -161,23 +120,54 @@ class Grid:
         return found
 
     def dataset(self, name: str, who: str = "") -> dict:
-        """The data set's section with ``{instruct_data}`` and ``{world}`` resolved."""
-        sets = self.config.get("data") or {}
-        if name not in sets:
-            raise ConfigError(
-                f"{who or 'the workflow'} needs the data set {name!r}; the configuration has {', '.join(sets)}"
-            )
-        section = dict(sets[name])
-        section["sources"] = [self.resolve(self.hub.path_of(source)) for source in section["sources"]]
-        return {"skip": 0, "limit": None, "shuffle_seed": None} | section
+        """The first section of a data set, as rows that all seeds share are read."""
+        return self.sections(name, who=who)[0]
 
-    def resolve(self, text: str) -> str:
+    def sections(self, name: str, draw: int | None = None, who: str = "") -> list[dict]:
+        """What a data set is read from, ``{instruct_data}`` and ``{world}`` resolved: ``train+reference`` is both, in order.
+
+        Args:
+            draw: the seed whose rows of the world they are. who: asks, for errors.
+
+        Raises:
+            ConfigError: the configuration has no such data set, or names no data of your own.
+        """
+        sets = self.config.get("data") or {}
+        found = []
+        for part in name.split("+"):
+            if part not in sets:
+                raise ConfigError(
+                    f"{who or 'the workflow'} needs the data set {part!r}; the configuration has {', '.join(sets)}"
+                )
+            section = dict(sets[part])
+            section["sources"] = [self.resolve(self.hub.path_of(source), draw) for source in section["sources"]]
+            found.append({"skip": 0, "limit": None, "shuffle_seed": None} | section)
+        return found
+
+    def resolve(self, text: str, draw: int | None = None) -> str:
         if "{instruct_data}" in text and not self.config["instruct_data"]:
             raise ConfigError(
                 "this configuration trains on your own data: name a file or folder, e.g. "
                 'make reproduce CONFIG=… SET="instruct_data=path/to/rows.jsonl"'
             )
-        return text.replace("{instruct_data}", str(self.config["instruct_data"])).replace("{world}", str(self.world))
+        world = str(self.world_folder(draw))
+        return text.replace("{instruct_data}", str(self.config["instruct_data"])).replace("{world}", world)
+
+    def is_generated(self, source: str) -> bool:
+        return Path(source).is_relative_to(self.world)
+
+    def draw(self, dataset: str, seed: int) -> int | None:
+        """The seed whose rows a run of this seed reads: its own where the world makes them, else None, all seeds'."""
+        if not (self.config["world"] or {}).get("data_per_seed"):
+            return None
+        sets = self.config.get("data") or {}
+        sources = [source for part in dataset.split("+") for source in sets.get(part, {}).get("sources", [])]
+        return seed if any("{world}" in source for source in sources) else None
+
+    def world_seed(self, draw: int | None) -> int:
+        """What the generator draws with: another world seed has other rows for every seed."""
+        seed = self.config["world"]["seed"]
+        return seed if draw is None else 1000 * seed + draw
 
     @property
     def benchmarks_data(self) -> str:
@@ -185,149 +175,67 @@ class Grid:
         return self.resolve(self.config["benchmarks_data"] or str(self.hub.benchmarks_folder))
 
     def labels(self, method: str, seed: int) -> dict[str, str]:
-        """signal -> label of the weights that it is measured with: "base", or "<method>.seed<seed>"."""
+        """signal -> label of the weights that it is measured with: "base", "unconditional", or "<method>.seed<seed>"."""
         return {signal: self.label(weights, seed) for signal, weights in self.all_methods[method].weights.items()}
 
     def label(self, weights: str, seed: int) -> str:
-        if weights == "base":
-            return "base"
-        return f"{weights}.seed{self.config['reference_seed'] if weights == REFERENCE else seed}"
+        if weights in UNTRAINED:
+            return weights
+        return f"{weights}.seed{self.reference_seed(seed) if weights == REFERENCE else seed}"
+
+    def reference_seed(self, seed: int) -> int:
+        """Of the reference that a run of this seed is scored with: its own where its rows are, else everyone's."""
+        method = self.all_methods.get(REFERENCE)
+        own = method is not None and self.draw(method.data, seed) is not None
+        return seed if own else self.config["reference_seed"]
 
     def run_of(self, model: str, label: str) -> Run | None:
-        if label == "base":
+        if label in UNTRAINED:
             return None
         method, _, seed = label.rpartition(".seed")
         return Run(model, method, int(seed))
 
     def order(self, run: Run) -> dict:
         """What the run's job must be told, its files apart."""
-        labels = self.labels(run.method, run.seed)
+        method = self.method_of(run)
         return {
             "model": run.model,
             "method": run.method,
             "entry": self.method_entry(run.method, run.model),
-            "labels": labels,
+            "labels": self.labels(run.method, run.seed),
+            "draw": self.draw(method.data, run.seed),
+            "training": self.training_of(method),
             "parallel": asdict(self.parallel(run.model)),
         }
 
+    def method_of(self, run: Run) -> Method:
+        return build_method(run.method, self.method_entry(run.method, run.model), self.config["methods_file"])
+
+    def training_of(self, method: Method) -> dict:
+        """The recipe, with the method's own factors on its learning rate and its steps."""
+        training = dict(self.training_section)
+        training["learning_rate"] *= method.learning_rate_factor
+        if method.steps_factor != 1 and training["max_steps"] > 0:
+            training["max_steps"] = max(1, round(training["max_steps"] * method.steps_factor))
+        training["epochs"] *= method.steps_factor
+        return training
+
+    def part(self, run: Run) -> int:
+        return self.all_methods[run.method].parts - 1 if run.part is None else run.part
+
     def previous(self, run: Run) -> Run | None:
         """The part of the chain that this one trains on from."""
-        last = self.all_methods[run.method].parts - 1
-        part = last if run.part is None else run.part
+        part = self.part(run)
         return Run(run.model, run.method, run.seed, part - 1) if part > 0 else None
-
-    # -- where things lie -----------------------------------------------------------------------------------------
-
-    @property
-    def world(self) -> Path:
-        return self.root / "data" / "world"
-
-    @property
-    def bases(self) -> Path | None:
-        """Where this run pre-trains the world's bases, if it does not take the shipped ones."""
-        share = (self.config["world"] or {}).get("pretrain_share")
-        return self.root / "bases" if share else None
-
-    def base_record(self, model: str) -> Path | None:
-        kind, _, name = self.models[model].source.partition(":")
-        return self.bases / name / "base.json" if self.bases and kind == "world" else None
-
-    def model_record(self, model: str) -> Path:
-        return self.root / "models" / model / "model.json"
-
-    def tokens(self, model: str, dataset: str) -> Path:
-        return self.root / "tokens" / model / f"{dataset}.safetensors"
-
-    def losses(self, model: str, dataset: str, label: str) -> Path:
-        return self.root / "references" / model / dataset / f"{label}.safetensors"
-
-    def run_record(self, run: Run) -> Path:
-        folder = self.root / "runs" / run.model / run.method / f"seed{run.seed}"
-        return (folder if run.part is None else folder / f"part{run.part}") / "run.json"
-
-    def evaluation_record(self, run: Run) -> Path:
-        return self.root / "scores" / run.model / run.method / f"seed{run.seed}" / "evaluation.json"
-
-    # -- inputs of the rules --------------------------------------------------------------------------------------
-
-    def run_inputs(self, run: Run) -> list[Path]:
-        """Files that a run (or part) needs to exist."""
-        method = self.all_methods[run.method]
-        files = [self.model_record(run.model), self.tokens(run.model, method.data)]
-        files += [self.losses(run.model, method.data, label) for label in self.labels(run.method, run.seed).values()]
-        before = self.previous(run)
-        return files + ([self.run_record(before)] if before else [])
-
-    def evaluation_inputs(self, run: Run) -> list[Path]:
-        generated = self.benchmarks_data.startswith(str(self.world))
-        files = [self.world / "world.json"] if generated else self.hub.benchmarks
-        trained = [self.run_record(run)] if self.all_methods[run.method].trains else []
-        return [self.model_record(run.model), *files, *trained]
-
-    def label_inputs(self, model: str, label: str) -> list[Path]:
-        run = self.run_of(model, label)
-        return [self.run_record(run)] if run else []
-
-    def datasets(self) -> list[str]:
-        """Those that a run of the grid trains on."""
-        needed = [method for model in self.models for method in self.needed_methods(model)]
-        return list(dict.fromkeys(method.data for method in needed if method.trains))
-
-    def dataset_inputs(self, dataset: str) -> list[Path]:
-        """What must be there before the data set's rows can be read; a change of these files makes their tokens anew."""
-        sources = self.dataset(dataset)["sources"]
-        files = [Path(source) for source in sources if not source.startswith(str(self.world))]
-        generated = any(source.startswith(str(self.world)) for source in sources)
-        return files + ([self.world / "world.json"] if generated else [])
-
-    def progress(self) -> dict[Path, tuple[str, str]]:
-        """Record -> (stage, model), of every run trained and evaluated: what a person waits for."""
-        trained = {self.run_record(run): ("trained", run.model) for run in self.runs()}
-        return trained | {path: ("evaluated", path.parents[2].name) for path in self.evaluations()}
-
-    def evaluations(self) -> list[Path]:
-        return [
-            self.evaluation_record(Run(model, method, seed))
-            for model in self.models
-            for method in self.reported(model)
-            for seed in self.reported_seeds(method)
-        ]
-
-    def passes(self) -> dict[str, list[tuple[str, int | None]]]:
-        """method -> (weights, their seed; None for the base) that its first run's scores are measured with."""
-        found = {}
-        for method in self.methods:
-            seed = self.reported_seeds(method)[0]
-            labels = {label: self.run_of("", label) for label in self.labels(method, seed).values()}
-            found[method] = [(run.method, run.seed) if run else (label, None) for label, run in labels.items()]
-        return found
-
-    def cost_records(self) -> list[Path]:
-        """The records of every job, in the order of the workflow: each holds one row of costs.csv."""
-        records = [*self.hub.records, *self.hub.benchmarks]
-        records += [record for model in self.models if (record := self.base_record(model))]
-        records += [self.model_record(model) for model in self.models]
-        for model in self.models:
-            methods = self.needed_methods(model)
-            trained = {m.data: None for m in methods if m.trains}
-            records += [self.tokens(model, dataset).with_suffix(".json") for dataset in trained]
-            losses = {
-                self.losses(model, m.data, label): None
-                for m in methods
-                for s in self.seeds_of(m.name)
-                for label in self.labels(m.name, s).values()
-            }
-            records += [path.with_suffix(".json") for path in losses]
-        for run in self.runs():
-            parts = range(self.all_methods[run.method].parts - 1)
-            records += [self.run_record(Run(run.model, run.method, run.seed, part)) for part in parts]
-            records.append(self.run_record(run))
-        return records + self.evaluations()
 
 
 def _evaluation(settings: dict, track: dict) -> dict:
     """The configuration's settings, those that it leaves open as the track says."""
-    left_open = {key: value for key, value in track.items() if settings[key] is None}
     if settings["limit"] is not None:
-        left_open.pop("limit_fraction", None)
-    return {**settings, **left_open}
+        track = {key: value for key, value in track.items() if key != "limit_fraction"}
+    return _left_open(settings, track)
+
+
+def _left_open(settings: dict, track: dict) -> dict:
+    """The configuration's settings, those that are null as the track says."""
+    return {**settings, **{key: value for key, value in track.items() if settings[key] is None}}
