@@ -14,7 +14,7 @@ import numpy as np
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from sstoken.data.forms import RENDERED, texts_in
+from sstoken.data.messages import RENDERED, texts_in
 from sstoken.data.readers import DataError, Row
 
 TEMPLATES = ("tulu", "tokenizer")
