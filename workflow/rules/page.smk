@@ -6,15 +6,17 @@ REPORT_TABLES = expand(
 REPORT_SELECTION = [f"{ROOT}/selection.csv"] if GRID.noisy_runs() else []
 
 FACTS = facts_of(GRID)
+STAMPS = [stamp(rule) for rule in ["collect", "tables", "figures", "page"] + TRUTH]
 
 
 rule figures:
     input:
-        tables=REPORT_TABLES,
-        selection=REPORT_SELECTION,
-        records=names(GRID.cost_records()),
+        stamp("tables"),
+        tables=ancient(REPORT_TABLES),
+        selection=ancient(REPORT_SELECTION),
     output:
-        report(
+        touch(stamp("figures")),
+        figures=report(
             directory(f"{ROOT}/report/figures"),
             patterns=["{name}.svg"],
             caption="../report/figures.rst",
@@ -41,11 +43,13 @@ rule figures:
 
 rule page:
     input:
-        tables=REPORT_TABLES,
-        selection=REPORT_SELECTION,
-        figures=f"{ROOT}/report/figures",
+        stamp("figures"),
+        tables=ancient(REPORT_TABLES),
+        selection=ancient(REPORT_SELECTION),
+        figures=ancient(f"{ROOT}/report/figures"),
     output:
-        report(
+        touch(stamp("page")),
+        page=report(
             f"{ROOT}/report/index.html",
             caption="../report/page.rst",
             category="Summary",
