@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+from pathlib import Path
+
 from sstoken.experiment.grid import Grid
+from sstoken.experiment.job_groups import Jobs
+from sstoken.experiment.layout import Run
+from sstoken.experiment.tickets import Tickets
+from sstoken.records.documents import PACKAGE
+from sstoken.records.files import atomic_write
+from sstoken.records.identity import Ticket, code_of, file_code, scorer_code, versions_of
 from sstoken.selection.methods import OWN_HISTORY, Method
 
 HELD_OUT = "reference"
@@ -37,24 +47,45 @@ def auditable(methods: list[Method]) -> tuple[list[Method], dict[str, str]]:
     return taken, refused
 
 
-def audit_labels(grid: Grid, model: str) -> dict[str, str]:
-    """signal -> label of the weights that it is measured with, for the methods of the table that can be audited."""
-    methods, _ = auditable([grid.all_methods[name] for name in grid.methods])
-    return {s: label for method in methods for s, label in grid.labels(method.name, grid.seeds[0]).items()}
-
-
-def audit_entries(grid: Grid, model: str) -> dict[str, dict]:
-    """method -> its plain entry, of every method of the table that trains."""
-    return {name: grid.method_entry(name, model) for name, method in grid.methods.items() if method.trains}
-
-
-def audit_inputs(grid: Grid, model: str) -> dict[str, list[str] | str]:
-    """The files that the audit of a model reads: ``model``, ``tokens``, ``heldout`` (or none), ``losses``."""
-    losses = [str(grid.losses(model, "train", label)) for label in audit_labels(grid, model).values()]
-    held_out = [str(grid.tokens(model, HELD_OUT))] if HELD_OUT in grid.config["data"] else []
+def audit_order(grid: Grid, tickets: Tickets, model: str) -> dict:
+    """What the job of one model's audit is told, as plain values: its files, its methods, its ticket, what it waits for."""
+    seed = grid.seeds[0]
+    draw, clean_draw = grid.draw("train", seed), grid.draw(HELD_OUT, seed)
+    entries = {name: grid.method_entry(name, model) for name, method in grid.methods.items()}
+    methods, _ = auditable([grid.all_methods[name] for name in entries])
+    labels = {signal: label for method in methods for signal, label in grid.labels(method.name, seed).items()}
+    tokens, heldout = grid.tokens(model, "train", draw), grid.tokens(model, HELD_OUT, clean_draw)
+    losses = {signal: grid.losses(model, "train", label, draw) for signal, label in labels.items()}
+    needs = {"model": tickets.model(model), "tokens": tickets.results[tokens.with_suffix(".json")]}
+    if held_out := tickets.results.get(heldout.with_suffix(".json")):
+        needs["held-out tokens"] = held_out
+    needs |= {signal: tickets.results[path.with_suffix(".json")] for signal, path in losses.items()}
+    training = grid.order(Run(model, "full", seed))["training"]
+    made_from = {"entries": entries, "training": training, "seed": seed, **code_of("train"), **versions_of("train")}
+    for method in methods:
+        made_from |= scorer_code(type(method.scorer))
+    for name in ("sstoken/training/audit.py", "sstoken/report/audit.py", "sstoken/report/audit_page.py"):
+        made_from[f"code {name}"] = file_code(PACKAGE.parent / name)
+    made = {what: (result.ticket.name, str(result.record), "content") for what, result in needs.items()}
     return {
-        "model": str(grid.model_record(model)),
-        "tokens": str(grid.tokens(model, "train")),
-        "heldout": held_out,
-        "losses": list(dict.fromkeys(losses)),
-    }
+        "model": model, "entries": entries, "base": str(grid.model_record(model).parent), "tokens": str(tokens),
+        "heldout": str(heldout) if held_out else None, "losses": {s: str(p) for s, p in losses.items()},
+        "training": training, "seed": seed, "ticket": asdict(Ticket("audit", made_from, made)),
+        "records": [str(result.record) for result in needs.values()],
+    }  # fmt: skip
+
+
+def write_audits(grid: Grid, jobs: Jobs, folder: Path) -> None:
+    """Write down every model's audit, ``{model}.{ticket}.json``, and their names: a new ticket is a new job."""
+    names = []
+    for model in grid.models:
+        order = audit_order(grid, jobs.tickets, model)
+        waits = [jobs.made_by[path] for path in map(Path, order.pop("records")) if path in jobs.made_by]
+        names.append(f"{model}.{Ticket(**order['ticket']).name}")
+        _write(folder / f"{names[-1]}.json", {"model": model, "waits": list(dict.fromkeys(waits)), "order": order})
+    _write(folder / "names.json", names)
+
+
+def _write(path: Path, value) -> None:
+    with atomic_write(path) as temporary:
+        Path(temporary).write_text(json.dumps(value, indent=1))

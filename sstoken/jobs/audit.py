@@ -16,6 +16,7 @@ from sstoken.experiment.config import Parallel, TrainingSettings
 from sstoken.jobs import device_of, job
 from sstoken.models.load import Weights, load_tokenizer
 from sstoken.records.files import atomic_write
+from sstoken.records.identity import Ticket
 from sstoken.records.provenance import Cost, Record, measured
 from sstoken.report.audit import COLUMNS, agreement, audit_rows, directions, dropped_tokens
 from sstoken.report.audit_page import (
@@ -55,15 +56,36 @@ class Order:
     losses: dict[str, Path]
     settings: TrainingSettings
     seed: int
+    ticket: Ticket
     out: Path
     device: str = "auto"
     threads: int = 1
 
+    @classmethod
+    def of(cls, plain: dict, *, out: Path, device: str, threads: int) -> Order:
+        """Of what the workflow has written down (``sstoken.experiment.audited``)."""
+        return cls(
+            model=plain["model"],
+            entries=plain["entries"],
+            base=Path(plain["base"]),
+            tokens=Path(plain["tokens"]),
+            heldout=Path(plain["heldout"]) if plain["heldout"] else None,
+            losses={signal: Path(path) for signal, path in plain["losses"].items()},
+            settings=TrainingSettings.of(plain["training"]),
+            seed=plain["seed"],
+            ticket=Ticket(**plain["ticket"]),
+            out=out,
+            device=device,
+            threads=threads,
+        )
+
 
 def audit(order: Order) -> None:
-    """Write ``scores.csv`` (rows of ``audit.csv``), ``direction.csv``, ``agreement.csv``, ``page.json`` and ``audit.json``."""
+    """Write ``scores.csv`` (rows of ``audit.csv``), ``agreement.csv``, ``direction.csv``, the page and ``audit.json``."""
     record = order.out / "audit.json"
-    with job(record, order.threads):
+    with job(record, order.threads, order.ticket) as finished:
+        if finished:
+            return
         cost = Cost("audit", model=order.model, seed=order.seed)
         with measured(cost, device := device_of(order.device)):
             auditor, trainer, compass, data, refused = train(order, device)
@@ -71,7 +93,12 @@ def audit(order: Order) -> None:
         cost.forward_tokens, cost.kept_tokens = trainer.counted["tokens"], trainer.counted["kept_tokens"]
         write(order, auditor, trainer, compass, data, refused)
         details = {"entries": order.entries, "refused": refused, "settings": asdict(order.settings)}
-        Record(cost, details | {"tokens_sha256": data.sha256, "samples": len(data)}).write(record)
+        details |= {
+            "tokens_sha256": data.sha256,
+            "samples": len(data),
+            "files": ["scores.csv", "audit.txt", "index.html"],
+        }
+        Record(cost, details | order.ticket.details()).write(record)
 
 
 def train(order: Order, device: str):

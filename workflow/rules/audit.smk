@@ -1,51 +1,55 @@
 # Every method's scores on one full-data training run a model: `make audit`.  Not part of the grid.
+import json
+
+AUDITS = Path(ROOT, "jobs", "audit")
+if workflow.is_main_process:
+    write_audits(GRID, JOBS, AUDITS)
+AUDIT_NAMES = json.loads((AUDITS / "names.json").read_text())
+
+
+def audit_of(key):
+    return lambda wildcards: json.loads((AUDITS / f"{wildcards.audit}.json").read_text())[key]
 
 
 rule audit_model:
     input:
-        unpack(lambda w: audit_inputs(GRID, w.model)),
+        audit_of("waits"),
     output:
-        record=f"{ROOT}/audit/{{model}}/audit.json",
-        scores=f"{ROOT}/audit/{{model}}/scores.csv",
-        text=f"{ROOT}/audit/{{model}}/audit.txt",
-        page=f"{ROOT}/audit/{{model}}/index.html",
+        touch(f"{ROOT}/jobs/audit/{{audit}}.done"),
     log:
-        f"{ROOT}/logs/audit/{{model}}.log",
+        f"{ROOT}/logs/audit/{{audit}}.log",
     benchmark:
-        f"{ROOT}/logs/audit/{{model}}.benchmark.tsv"
+        f"{ROOT}/logs/audit/{{audit}}.benchmark.tsv"
+    wildcard_constraints:
+        audit="(?!table[.]).+",
     conda:
         "../envs/sstoken.yaml"
     threads: 1 if CONFIG["runs_in_one_job"] > 1 else workflow.cores
     resources:
-        mem_mb=memory,
+        mem_mb=lambda w: host_memory(GRID.models[audit_of("model")(w)].size),
         runtime=720,
         gpu=gpus,
     params:
-        entries=lambda w: audit_entries(GRID, w.model),
-        losses=lambda w: {
-            signal: str(GRID.losses(w.model, "train", label)) for signal, label in audit_labels(GRID, w.model).items()
-        },
-        training=CONFIG["training"],
-        seed=CONFIG["seeds"][0],
+        order=audit_of("order"),
+        model=audit_of("model"),
+        out=lambda w: f"{ROOT}/audit/{audit_of('model')(w)}",
         device=CONFIG["device"],
     message:
-        "audit {wildcards.model}"
+        "audit {params.model}"
     script:
         "../scripts/audit.py"
 
 
 rule audit:
     input:
-        records=[f"{ROOT}/audit/{model}/audit.json" for model in GRID.models],
-        text=[f"{ROOT}/audit/{model}/audit.txt" for model in GRID.models],
+        [f"{ROOT}/jobs/audit/{name}.done" for name in AUDIT_NAMES],
     output:
-        f"{ROOT}/audit/audit.csv",
-        f"{ROOT}/audit/index.html",
+        touch(f"{ROOT}/jobs/audit/table.{'-'.join(name.rsplit('.')[-1][:6] for name in AUDIT_NAMES)}.done"),
     log:
-        f"{ROOT}/logs/audit/audit.log",
+        f"{ROOT}/logs/audit/table.log",
     localrule: True
-    conda:
-        "../envs/sstoken.yaml"
+    params:
+        folders=[f"{ROOT}/audit/{model}" for model in GRID.models],
     message:
         "write the audit's table and page"
     script:

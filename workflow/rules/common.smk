@@ -9,7 +9,7 @@ from snakemake.settings.enums import RerunTrigger
 sys.path.insert(0, str(workflow.basedir))
 
 import sstoken
-from sstoken.experiment.audited import audit_entries, audit_inputs, audit_labels
+from sstoken.experiment.audited import write_audits
 from sstoken.experiment.config import check_config, settings_of
 from sstoken.experiment.grid import Grid
 from sstoken.experiment.job_groups import Jobs

@@ -4,4 +4,5 @@ from sstoken.jobs import logged
 from sstoken.jobs.audit import gather
 
 with logged(snakemake.log[0]):
-    gather([Path(record).parent for record in snakemake.input.records], Path(snakemake.output[0]).parent)
+    folders = [Path(folder) for folder in snakemake.params.folders]
+    gather(folders, folders[0].parent)
