@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from sstoken.selection import Signals, kept_count
-from sstoken.training.packing import Segments
+from sstoken.training.segments import Segments
 
 TOKEN_SIGNALS = ("base_loss", "reference_loss", "history_loss", "uniform", "truth")
 """Signals stored with the data, one value a response token."""

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from sstoken.models.anatomy import check_supported, layer_index
+from sstoken.models.anatomy import layer_index
 from sstoken.records.files import atomic_write
 from sstoken.selection import keep_top, token_loss
 from sstoken.selection.methods import Method
@@ -24,6 +24,7 @@ from sstoken.training.dataset import EvenDataset, SelectionDataset, fixed_mask
 from sstoken.training.distributed import is_sharded
 from sstoken.training.lora import lean_adapters
 from sstoken.training.packing import forward, packed_attention
+from sstoken.training.selftest import check_supported
 
 STATE_FILE = "selection_state.safetensors"
 
@@ -64,7 +65,7 @@ class SelectionTrainer(Trainer):
     ):
         if not method.trains:
             raise ValueError(f"method {method.name} does not train")
-        check_supported(model)
+        check_supported(model, method.attention_layer if "attention_mass" in method.needs else None)
         args.remove_unused_columns = False
         args.logging_nan_inf_filter = False  # it hides a diverged run, and asks the device at every step
         lacking = method.needs - set(train_dataset.signals) - {"loss", "attention_mass"}
