@@ -39,17 +39,16 @@ _routes: WeakKeyDictionary[torch.nn.Module, Route] = WeakKeyDictionary()
 def packed_attend(module, query, key, value, attention_mask, dropout=0.0, scaling=None, segments=None, **options):
     if segments is None:
         raise RuntimeError(
-            f"attention {ATTENTION!r} runs only through sstoken.training.packing.forward; call "
-            "model.set_attn_implementation('sdpa') to use this model elsewhere"
+            f"{type(module).__name__} was not told where samples lie: attention {ATTENTION!r} runs only through "
+            "sstoken.training.packing.forward; call model.set_attn_implementation('sdpa') to use this model elsewhere"
         )
-    window = options.get("sliding_window")
-    if options.get("softcap") or options.get("s_aux") is not None or (window and max(segments.lengths) > window):
-        raise NotImplementedError(
-            f"{type(module).__name__}: logit soft-capping, attention sinks and windows shorter than a sample are not "
-            "supported without padding"
-        )
+    window, name = options.get("sliding_window"), type(module).__name__
+    if options.get("softcap") or options.get("s_aux") is not None:
+        raise NotImplementedError(f"{name} caps its scores or attends to sinks, which samples in one row cannot have")
+    if window and max(segments.lengths) > window:
+        raise NotImplementedError(f"{name} looks {window} tokens back; a sample has {max(segments.lengths)}")
     if attention_mask is not None or options.get("position_bias") is not None or options.get("is_causal") is False:
-        raise NotImplementedError(f"{type(module).__name__} brings a mask of its own, or a bias")
+        raise NotImplementedError(f"{name} brings a mask of its own, or a bias")
     rows, masses = [], []
     take_mass = segments.wants(getattr(module, "layer_idx", None))
     split = [tensor.split(segments.lengths, dim=2) for tensor in (query, key, value)]

@@ -100,7 +100,7 @@ def padded_pass(
     with replaced_forward(head, project_wanted):
         output = model(**inputs)
     if taking and route.attention == "eager":
-        for layer, weights_BHTT in enumerate(output.attentions):
+        for layer, weights_BHTT in enumerate(output.attentions or ()):
             if segments.wants(layer) and weights_BHTT is not None:
                 segments.take(layer, _mass_of(weights_BHTT))
     return output.logits if route.linear_head else project(output.logits[0], None, None)

@@ -27,6 +27,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from sstoken.models.anatomy import attend_by, causal_lm, check_trainable, has_experts, layer_index, text_config
 from sstoken.models.fits import switching_position
 from sstoken.selection import token_loss
+from sstoken.training.distributed import is_sharded
 from sstoken.training.packing import forward, on_route, packed_attend
 from sstoken.training.padding import replaced_forward
 from sstoken.training.segments import Route, Segments
@@ -172,11 +173,14 @@ class _Trial:
         if all(mass is not None for mass in masses):
             both = zip(*masses, strict=True)
             self.expected = {i: torch.cat(pair) for i, pair in enumerate(both) if pair[0] is not None}
+        self.told = len(masses[0] or ())
         none = frozenset()
         limit = switching_position(self.config)
         base = Route(False, None, limit, self.linear_head(), None, none, none, self.options)
         padded, reasons = None, []
-        for attention in ("function", "eager", None) if own else (None,):
+        for attention in ("function", "eager", None) if own else ("eager", None):
+            if attention == "eager" and not self.expected:
+                continue
             padded, reason = self.tried(replace(base, attention=attention))
             if padded is not None:
                 break
@@ -206,8 +210,7 @@ class _Trial:
             if float((other_T - loss_T).abs().max()) > self.tolerance:  # some attend otherwise when asked to tell
                 return loss_T, None
         found, attentions = None, getattr(output, "attentions", None)
-        count = self.config.num_hidden_layers
-        if attentions is not None and len(attentions) == count:
+        if attentions:
             prompt_T = self.prompt_mask(ids_T)
             square = (len(ids_T), len(ids_T))
             found = tuple(
@@ -233,7 +236,7 @@ class _Trial:
     def linear_head(self) -> bool:
         """Whether logits leave the model as the output projection gives them: a ladder is put in and looked for."""
         head = self.lm.get_output_embeddings()
-        if not isinstance(head, torch.nn.Linear):
+        if type(head).forward is not torch.nn.Linear.forward:  # an adapter on it, packed weights
             return False
         ladder_V = torch.linspace(-100.0, 100.0, head.weight.shape[0], device=self.device)
         options = {"use_cache": False} if "use_cache" in self.options else {}
@@ -284,21 +287,28 @@ class _Trial:
         leak = float((moved_R - still_R)[-second:].abs().max())
         if not leak <= self.leak:
             return None, f"a loss moves by {leak:.2g} nats with the tokens of another sample"
-        right = frozenset(layer for layer, mass_N in masses.items() if self.is_mass(layer, mass_N))
+        # of a hybrid only the layers that attend tell
+        places = sorted(masses) if len(masses) == self.told else range(self.told)
+        expected = {layer: self.expected[i] for i, layer in enumerate(places) if i in self.expected}
+        right = frozenset(layer for layer, mass_N in masses.items() if self.is_mass(mass_N, expected.get(layer)))
         name = "packed_mass" if route.packed else "padded_mass"
         return replace(route, error=worst, **{name: right}), ""
 
-    def is_mass(self, layer: int, mass_N: torch.Tensor) -> bool:
-        expected_N = self.expected.get(layer)
+    def is_mass(self, mass_N: torch.Tensor, expected_N: torch.Tensor | None) -> bool:
         close = MASS.get(self.dtype, 0.02)
         return expected_N is not None and bool(((mass_N - expected_N).abs() <= close).all())
 
     def in_training(self) -> None:
-        """Some models ask for more inputs when they train."""
+        """Some models ask for more inputs when they train, or have no backward pass."""
         devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), _still(self.model):
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        checkpointing = any(getattr(part, "gradient_checkpointing", False) for part in self.lm.modules())
+        back = trained and not is_sharded(self.model) and not checkpointing
+        with torch.random.fork_rng(devices), _still(self.model), torch.set_grad_enabled(bool(back)):
             self.model.train()
-            self.losses(self.samples, False)
+            loss_R, _ = self.losses(self.samples, False)
+            if back:  # to the first parameter alone, so that no memory is taken for the others' gradients
+                torch.autograd.grad(loss_R.mean(), trained[:1], allow_unused=True)
 
     def packed(self, base: Route) -> tuple[Route | None, str]:
         """The packed route, and how long a sample may be on it."""
@@ -358,5 +368,7 @@ def _options(lm: PreTrainedModel) -> frozenset[str]:
 
 
 def _line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:200] if text else ''}"
+    text = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, NotImplementedError) or "was not told where samples lie" in text:
+        return text.partition(": attention")[0]
+    return f"{type(error).__name__}: {text[:200]}"
