@@ -14,25 +14,24 @@ Shapes: T tokens of a sample, R response tokens of both, V vocabulary.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from inspect import Parameter, signature
 
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import PreTrainedModel
 
 from sstoken.models.anatomy import attend_by, causal_lm, check_trainable, has_experts, layer_index, text_config
 from sstoken.models.fits import switching_position
 from sstoken.selection import token_loss
 from sstoken.training.distributed import is_sharded
-from sstoken.training.packing import forward, on_route, packed_attend
+from sstoken.training.packing import forward, on_route
 from sstoken.training.padding import replaced_forward
+from sstoken.training.reach import reach_of
 from sstoken.training.segments import Route, Segments
 
-PROBE = "sstoken_probe"
 LENGTHS, PROMPTS = (13, 9), (4, 3)
 TOLERANCE = {torch.float64: 1e-7, torch.float32: 5e-5, torch.float16: 0.05, torch.bfloat16: 0.25}
 """Nats a token, by dtype: what rounding may make of the same equation."""
@@ -40,44 +39,8 @@ LEAK = {torch.float64: 1e-12, torch.float32: 5e-6, torch.float16: 0.01, torch.bf
 """Nats a token: how far the loss of a mixture of experts may move with tokens that it must not see, since products are
 grouped by expert.  Of all other models it must not move at all: shapes, and so rounding, stay."""
 MASS = {torch.float64: 1e-7, torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 0.02}
-REACHING = re.compile("(window|window_size|chunk_size|local_attention|index_topk|block_size)$")
-FARTHEST = 2**20
 
 _routes: dict[tuple, Route | str] = {}
-
-
-@dataclass
-class _Masks:
-    """What a probing pass meets: masks that the model makes, and those of them that a layer attends by."""
-
-    made: list[Callable] = field(default_factory=list)
-    used: list[Callable] = field(default_factory=list)
-
-
-_masks = _Masks()
-
-
-class _Mask:
-    """Stands for a mask on its way through the model."""
-
-    def __init__(self, function: Callable):
-        self.function = function
-
-
-def _probe_mask(*args, mask_function: Callable, **options) -> _Mask:
-    _masks.made.append(mask_function)
-    return _Mask(mask_function)
-
-
-def _probe_attention(module, query, key, value, attention_mask, **options):
-    if isinstance(attention_mask, _Mask):
-        _masks.used.append(attention_mask.function)
-        attention_mask = None
-    return packed_attend(module, query, key, value, attention_mask, **options)
-
-
-AttentionInterface.register(PROBE, _probe_attention)
-AttentionMaskInterface.register(PROBE, _probe_mask)
 
 
 @dataclass
@@ -315,46 +278,11 @@ class _Trial:
         route, reason = self.tried(replace(base, packed=True, reach=None))
         if route is None:
             return None, reason
-        reaches = [reach for function in self.masks(route) if (reach := _reach(function)) is not None]
-        reaches += [value for part in (self.config, self.lm.config) for value in _reaching(part)]
-        reach = min(reaches, default=None)
+        with on_route(self.model, route):
+            reach = reach_of(self.model, self.samples[0])
         if reach is not None and reach < max(LENGTHS):
             return None, f"attention reaches {reach} tokens back"
         return replace(route, reach=reach), ""
-
-    def masks(self, route: Route) -> list[Callable]:
-        """Mask functions by which layers attend; where that cannot be seen, all that the model makes."""
-        _masks.made, _masks.used = [], []
-        ids_T = self.samples[0]
-        segments = Segments((len(ids_T),), torch.arange(len(ids_T) - 1, device=self.device))
-        options = {"position_ids": torch.arange(len(ids_T), device=self.device)[None], "segments": segments}
-        try:
-            with on_route(self.model, route), attend_by(self.lm, PROBE):
-                self.model(input_ids=ids_T[None], use_cache=False, **options)
-        except Exception:  # it computes with what should have been a mask
-            return _masks.made
-        return _masks.used
-
-
-def _reach(mask_function: Callable) -> int | None:
-    """The longest sample of which a mask says no more than causality; None for any. 0: it lets the future in."""
-    places = torch.arange(FARTHEST)
-    first = torch.zeros(1, dtype=torch.int64)
-    try:
-        seen = torch.as_tensor(mask_function(first, first, places, first)).expand(FARTHEST)
-        future = torch.as_tensor(mask_function(first, first, first, places[1:])).expand(FARTHEST - 1)
-    except Exception:  # a mask of the model's own, which knows this batch alone
-        return 0
-    if bool(future.any()) or not bool(seen[0]):
-        return 0
-    return None if bool(seen.all()) else int((~seen).nonzero()[0, 0])
-
-
-def _reaching(config) -> Iterator[int]:
-    """Sizes in a config by whose name attention may depend on distance: longer samples go the padded way, to be safe."""
-    for name, value in config.to_dict().items():
-        if REACHING.search(name) and type(value) is int and value > 1:
-            yield value
 
 
 def _options(lm: PreTrainedModel) -> frozenset[str]:
