@@ -31,6 +31,13 @@ def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
     return config.get_text_config(decoder=True)
 
 
+def text_part(model: torch.nn.Module) -> torch.nn.Module:
+    """The module of the layers that read text, or the whole model where it has no such module."""
+    lm = causal_lm(model)
+    decoder = lm.get_decoder()
+    return decoder if isinstance(decoder, PreTrainedModel) or hasattr(decoder, "layers") else lm
+
+
 def has_experts(model: torch.nn.Module) -> bool:
     """Whether it is a mixture of experts."""
     return any("expert" in name for name, _ in model.named_parameters())
