@@ -55,7 +55,8 @@ def store_tokens(
 ) -> None:
     """Read a data set's rows, render, tokenise and store them; bad rows are listed in the record beside."""
     from sstoken.data import read_rows, tokenize
-    from sstoken.models.load import load_tokenizer
+    from sstoken.models.fits import check_fits
+    from sstoken.models.load import load_config, load_tokenizer
 
     record = out.with_suffix(".json")
     with job(record, threads):
@@ -64,7 +65,8 @@ def store_tokens(
             policy = text["on_bad_row"]
             rows, bad = read_rows(on_bad_row=policy, **section)
             options = {"template": text["template"], "max_length": text["max_length"], "on_bad_row": policy}
-            data, cut = tokenize(rows, load_tokenizer(model), **options)
+            data, cut = tokenize(rows, tokenizer := load_tokenizer(model), **options)
+            check_fits(data, tokenizer, load_config(model), name)
             data.save(out)
         cost.tokens = len(data.input_ids)
         details = {

@@ -36,11 +36,12 @@ class Shape:
         from sstoken.models.anatomy import causal_lm, shortened_layer, text_config, text_part
 
         config, last = text_config(causal_lm(model).config), shortened_layer(model)
-        share = _active_share(config)
+        share, text = _active_share(config), text_part(model)
+        tables = {id(m.weight) for m in text.modules() if isinstance(m, torch.nn.Embedding)}
         matrices = [
             (p, p.numel() * (share if "expert" in n and "shared" not in n else 1))
-            for n, p in text_part(model).named_parameters()
-            if (p.dim() == 2 or (p.dim() == 3 and "expert" in n)) and "embed" not in n and "lm_head" not in n
+            for n, p in text.named_parameters()
+            if (p.dim() == 2 or (p.dim() == 3 and "expert" in n)) and id(p) not in tables and "lm_head" not in n
         ]
         heads = getattr(config, "num_attention_heads", 0)
         head = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)

@@ -16,7 +16,7 @@ LINEAR = (torch.nn.Linear, Conv1D)
 def projections(model: torch.nn.Module) -> tuple[list[str], list[str]]:
     """Names of the text layers' linear projections, and of the arrays that hold the weights of all experts of a layer.
 
-    Left out: what a state-space mixer's fused kernels read past any adapter.
+    Left out: routers, and what a state-space mixer's fused kernels read past any adapter.
     """
     lm = causal_lm(model)
     head, decoder = lm.get_output_embeddings(), text_part(lm)
@@ -27,16 +27,12 @@ def projections(model: torch.nn.Module) -> tuple[list[str], list[str]]:
             hidden |= {f"{name}.{child}" for child in ("x_proj", "dt_proj", "out_proj")}
         if module is head or name in hidden or not f"{name}.".startswith(f"{part}." if part else ""):
             continue
-        if _is_linear(module):
+        kind = f"{name} {type(module).__name__}".lower()
+        if isinstance(module, LINEAR) and "router" not in kind:  # some of which compute more
             modules.append(name)
-        elif "expert" in f"{name} {type(module).__name__}".lower():
+        elif "expert" in kind:
             arrays += [f"{name}.{n}" for n, p in module.named_parameters(recurse=False) if p.dim() == 3]
     return modules, arrays
-
-
-def _is_linear(module: torch.nn.Module) -> bool:
-    """Not a router that computes more."""
-    return any(isinstance(module, kind) and type(module).forward is kind.forward for kind in LINEAR)
 
 
 def targets_of(model: torch.nn.Module, targets: tuple[str, ...] | str) -> tuple[list[str], list[str]]:
