@@ -9,7 +9,9 @@ from sstoken.records.documents import ConfigError
 
 
 def check_fits(data: TokenData, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, name: str) -> None:
-    """Raise where a model cannot read its tokenizer's tokens, or samples of this length.
+    """Raise where a model cannot read its tokenizer's tokens, or samples of this length as if each stood alone.
+
+    What ``sstoken.data.check_limits`` refuses of the data (tokens past the embedding, positions) is refused there.
 
     Args:
         name: the model's.
@@ -18,12 +20,7 @@ def check_fits(data: TokenData, tokenizer: PreTrainedTokenizerBase, config: PreT
         ConfigError: names the tokens or the sample, and what to set.
     """
     config = config.get_text_config(decoder=True)
-    vocabulary, largest = config.vocab_size, int(data.input_ids.max())
-    if largest >= vocabulary:
-        raise ConfigError(
-            f"{name}: the data has token {largest} ({tokenizer.convert_ids_to_tokens(largest)!r}), the embedding only "
-            f"{vocabulary} rows: the tokenizer is another model's, or tokens were added to it alone"
-        )
+    vocabulary = config.vocab_size
     past = sorted((number, token) for token, number in tokenizer.get_vocab().items() if number >= vocabulary)
     if past:
         listed = ", ".join(repr(token) for _, token in past[:5]) + (", …" if len(past) > 5 else "")
@@ -31,17 +28,12 @@ def check_fits(data: TokenData, tokenizer: PreTrainedTokenizerBase, config: PreT
             f"{name}: its tokenizer has {len(past)} tokens past the {vocabulary} rows of the embedding ({listed}): take the "
             "tokenizer that belongs to the weights, or resize the embedding and save both"
         )
-    index = int(data.lengths.argmax())
-    longest = int(data.lengths[index])
-    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
-    for limit, what in (
-        (positions, "positions"),
-        (switching_position(config), "positions before its frequencies change"),
-    ):
-        if limit is not None and longest > limit:
-            raise ConfigError(
-                f"{name} has {limit} {what}; sample {data.ids[index]} has {longest} tokens: set text.max_length to {limit}"
-            )
+    index, limit = int(data.lengths.argmax()), switching_position(config)
+    if limit is not None and (longest := int(data.lengths[index])) > limit:
+        raise ConfigError(
+            f"{name} takes other rotary frequencies from {limit} tokens on, for a whole batch; sample {data.ids[index]} has "
+            f"{longest}: set text.max_length to {limit}"
+        )
 
 
 def switching_position(config: PreTrainedConfig) -> int | None:

@@ -37,32 +37,23 @@ def config(tokenizer, **options):
     return LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **options)
 
 
-def test_a_sample_longer_than_the_positions_is_named(tokenizer):
-    with pytest.raises(
-        ConfigError, match=r"m has 64 positions; sample long one has 65 tokens: set text.max_length to 64"
+def test_tokens_past_the_embedding_are_named(tokenizer):
+    for smaller in (
+        LlamaConfig(vocab_size=len(tokenizer) - 1),
+        Gemma3Config(text_config={"vocab_size": len(tokenizer) - 1}),
     ):
-        check_fits(tokens(65), tokenizer, config(tokenizer), "m")
-
-
-def test_a_token_past_the_embedding_is_named(tokenizer):
-    smaller = LlamaConfig(vocab_size=len(tokenizer) - 1, max_position_embeddings=64)
-    with pytest.raises(ConfigError, match=f"has token {len(tokenizer) - 1} "):
-        check_fits(tokens(9, len(tokenizer) - 1), tokenizer, smaller, "m")
-    with pytest.raises(ConfigError, match=r"1 tokens past the .* rows of the embedding"):
-        check_fits(tokens(9), tokenizer, smaller, "m")
-
-
-def test_nested_configs_are_looked_into(tokenizer):
-    nested = Gemma3Config(text_config={"vocab_size": len(tokenizer), "max_position_embeddings": 64})
-    with pytest.raises(ConfigError, match="64 positions"):
-        check_fits(tokens(65), tokenizer, nested, "m")
+        with pytest.raises(ConfigError, match=r"m: its tokenizer has 1 tokens past the .* rows of the embedding \('"):
+            check_fits(tokens(9), tokenizer, smaller, "m")
 
 
 def test_frequencies_that_change_with_the_batch_bound_the_length(tokenizer):
     rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0, "original_max_position_embeddings": 32}
     changing = config(tokenizer, rope_parameters=rope)
     assert switching_position(changing) == 32
-    with pytest.raises(ConfigError, match="32 positions before its frequencies change"):
+    with pytest.raises(
+        ConfigError,
+        match="other rotary frequencies from 32 tokens on.*sample long one has 40: set text.max_length to 32",
+    ):
         check_fits(tokens(40), tokenizer, changing, "m")
     assert switching_position(config(tokenizer)) is None
 
