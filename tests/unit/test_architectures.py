@@ -8,6 +8,7 @@ from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from torch.nn.functional import cross_entropy
 from transformers import TrainerCallback
 
+from sstoken.selection import anchor_divergence, token_loss
 from sstoken.selection.methods import load_method
 from sstoken.training import architectures, selftest
 from sstoken.training.architectures import FAMILIES, by_route, plain, row_of, samples_of, tiny_model
@@ -233,3 +234,18 @@ def test_on_route_puts_back_what_was_there():
     with on_route(model, route), packed_attention(tiny_model("llama")):
         pass
     assert model.config._attn_implementation == "sdpa"
+
+
+def test_of_logits_losses_measures_and_divergences_are_those_of_states():
+    """What a model with more than a projection gives, against the projection done here."""
+    generator = torch.Generator().manual_seed(0)
+    hidden_ND, base_ND, weight_VD = (torch.randn(n, 8, generator=generator) for n in (11, 11, 30))
+    target_N = torch.randint(0, 30, (11,), generator=generator)
+    target_N[3] = -100
+    found, expected = ({name: torch.empty(11) for name in ("entropy", "collision")} for _ in range(2))
+    logits_NV = hidden_ND @ weight_VD.T
+    loss_N = token_loss(logits_NV, None, target_N, measure=found)
+    torch.testing.assert_close(loss_N, token_loss(hidden_ND, weight_VD, target_N, measure=expected))
+    torch.testing.assert_close(found, expected)
+    far_N = anchor_divergence(logits_NV, base_ND @ weight_VD.T, None)
+    torch.testing.assert_close(far_N, anchor_divergence(hidden_ND, base_ND, weight_VD), atol=1e-5, rtol=1e-5)

@@ -52,7 +52,7 @@ def test_frequencies_that_change_with_the_batch_bound_the_length(tokenizer):
     assert switching_position(changing) == 32
     with pytest.raises(
         ConfigError,
-        match="other rotary frequencies from 32 tokens on.*sample long one has 40: set text.max_length to 32",
+        match=r"other rotary frequencies from 32 tokens on.*sample long one has 40: set text.max_length to 32",
     ):
         check_fits(tokens(40), tokenizer, changing, "m")
     assert switching_position(config(tokenizer)) is None
