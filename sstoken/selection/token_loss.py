@@ -8,6 +8,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 import torch
+from torch.nn.functional import cross_entropy
 
 from .autocast import no_autocast
 
@@ -24,7 +25,7 @@ WIDENED = 2**26
 
 def token_loss(
     hidden_ND: torch.Tensor,
-    weight_VD: torch.Tensor,
+    weight_VD: torch.Tensor | None,
     target_N: torch.Tensor,
     bias_V: torch.Tensor | None = None,
     *,
@@ -45,6 +46,7 @@ def token_loss(
     Args:
         hidden_ND: float32, bfloat16 or float64; the state at position i-1 for the target x_i. Differentiable.
         weight_VD: the output projection; its gradient is computed only if it requires one (frozen under LoRA).
+            None: ``hidden_ND`` are logits_NV already, of a model that does more to them than project.
         target_N: int64 in [0, V), or negative (-100 by custom): ignored, loss 0 and no gradient.
         bias_V: optional bias of the projection; differentiable if it requires a gradient.
         chunk_size: tokens a chunk, >= 1; on a CPU no more than CPU_LOGITS logits either.
@@ -62,6 +64,13 @@ def token_loss(
     Raises:
         ValueError: shapes that do not belong together, or chunk_size < 1.
     """
+    if weight_VD is None:
+        logits_NV = hidden_ND.to(torch.promote_types(hidden_ND.dtype, torch.float32))
+        with torch.no_grad():
+            for name, value_N in (measure or {}).items():
+                exp_NV = (logits_NV - logits_NV.amax(-1, keepdim=True)).exp_()
+                value_N.copy_(_distribution(name, exp_NV, exp_NV.sum(-1)))
+        return cross_entropy(logits_NV, target_N.clamp_min(-1), ignore_index=-1, reduction="none")
     if hidden_ND.dim() != 2 or weight_VD.dim() != 2 or hidden_ND.shape[1] != weight_VD.shape[1]:
         raise ValueError(
             f"token_loss needs hidden [N, D] and weight [V, D]; got {tuple(hidden_ND.shape)} and {tuple(weight_VD.shape)}"
