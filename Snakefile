@@ -29,7 +29,9 @@ rule all:
 
 
 onstart:
-    Progress(GRID.progress()).watch(lambda line: print(line, file=sys.stderr, flush=True))
+    if line := remember(CONFIG, GRID.root):
+        say(line)
+    Progress(GRID.progress()).watch(say)
 
 
 onsuccess:

@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 from sstoken.evaluation import EvaluationSettings
 from sstoken.experiment.config import AdapterSettings, TrainingSettings, check_config, load_config
 from sstoken.experiment.grid import Grid, Run
+from sstoken.experiment.reference import END, START, keys_reference
 from sstoken.models.table import load_models
 from sstoken.records.documents import ConfigError, read_table, schema
 
@@ -82,12 +83,17 @@ def test_every_schema_is_closed(name):
         assert closed is False or isinstance(closed, dict), place
 
 
-def test_every_key_is_described_in_the_configs_readme(root):
-    text = (root / "config" / "README.md").read_text()
+def test_every_key_is_described_and_the_configs_readme_is_made_from_that(root):
     for place, rules in every_object(schema("config")):
         for key, value in rules["properties"].items():
             assert value.get("description") or "$ref" in value, f"{place}.{key}"
-            assert f"`{key}`" in text, f"config/README.md does not explain {key}"
+    _, _, made = (root / "config" / "README.md").read_text().partition(START)
+    assert made.partition(END)[0].strip() == keys_reference(), (
+        "run: python -m sstoken.experiment.reference config/README.md"
+    )
+    for place, rules in every_object(schema("config")):
+        for key in rules["properties"]:
+            assert f"| `{key}` |" in made, f"{place}.{key}"
 
 
 def test_a_table_error_names_file_and_line(tmp_path):

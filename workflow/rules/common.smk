@@ -7,7 +7,8 @@ from pathlib import Path
 sys.path.insert(0, str(workflow.basedir))
 
 import sstoken
-from sstoken.experiment.config import check_config, settings_of
+from sstoken.experiment.check import check, remember
+from sstoken.experiment.config import read_config
 from sstoken.experiment.grid import Grid
 from sstoken.experiment.job_groups import evaluation_batches, training_batches
 from sstoken.experiment.progress import Progress
@@ -30,12 +31,13 @@ def any_of(known):
     return "|".join(map(re.escape, known)) or "(?!)"
 
 
-# Snakemake leaves the numbers inside a list or mapping of the command line as text
-config.update(settings_of(workflow.config_settings.config_args or []))
-
+# read here and not by Snakemake, which takes 1e-3 for text, a key's second value for its first, and an override for a block
 try:
-    CONFIG = check_config(config, workflow.configfiles)
+    CONFIG = read_config(
+        workflow.config_settings.configfiles or workflow.configfiles, workflow.config_settings.config_args or []
+    )
     GRID = Grid(CONFIG)
+    check(GRID)
 except (ConfigError, MethodError) as error:
     raise WorkflowError(str(error)) from None
 
@@ -54,6 +56,10 @@ wildcard_constraints:
     dataset=any_of(CONFIG["data"]),
     seed="[0-9]+",
     part="[0-9]+",
+
+
+def say(line):
+    print(line, file=sys.stderr, flush=True)
 
 
 def names(paths):
