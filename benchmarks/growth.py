@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from transformers import LlamaConfig
 
-from benchmarks.step import measure, rows_of
+from benchmarks.turns import measure, rows_of
 
 TOKENS = 8192
 AXES = {

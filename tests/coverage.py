@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from sstoken.report.statistics import estimate, holm, recovered
-from sstoken.report.tables import with_average
+from sstoken.report.tables.estimates import with_average
 from tests.simulation import World, simulate
 
 

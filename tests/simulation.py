@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 from scipy import special
 
-from sstoken.report.runs import ModelRuns
+from sstoken.report.question_scores import ModelRuns
 
 METHODS = ("base", "full", "random", "rho1", "rho1-static", "tokencleaning-fixed", "tokencleaning-self-evolving",
            "self-modulated", "semantic-aware", "sstoken", "oracle", "clean")  # fmt: skip

@@ -1,11 +1,12 @@
-"""Rows of instruction data from JSON lines, JSON, Parquet, folders of them, or the hub; every bad row has its place."""
+"""Rows of instruction data from JSON lines, JSON, Parquet, Arrow, folders, the hub or memory; every bad row has its place."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterator
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-ROLES = ("system", "user", "assistant")
+from sstoken.data.forms import SPANS, BadForm, Content, read_form
+
+LOG = logging.getLogger(__name__)
 SUFFIXES = (".jsonl", ".json", ".parquet")
 SHOWN = 10  # bad rows spelled out in an error; the rest is counted
 
@@ -22,15 +25,24 @@ class DataError(ValueError):
     """Instruction data that cannot be used as it is; the message names file, line and reason."""
 
 
+class Unreadable(str):
+    """In a row's place: why it could not be read."""
+
+
 @dataclass(frozen=True)
 class Row:
-    """One sample. messages: ``{"role", "content"}``, an assistant's optionally with ``"noise": [[start, end, kind], …]``
+    """One sample. messages, tools, tokens, form, unread: as ``sstoken.data.forms.Content`` has them; an assistant's
+    message optionally with ``"noise": [[start, end, kind], …]``, ``"teaches"`` and ``"always_clean": [[start, end], …]``
     (characters of its content). place: where it was read, ``file:line``."""
 
     id: str
     messages: tuple[dict, ...]
     source: str
     place: str
+    tools: tuple[dict, ...] = ()
+    tokens: tuple[tuple[int, ...], tuple[bool, ...]] | None = None
+    form: str = "messages"
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,17 +71,9 @@ def read_rows(
     Raises:
         DataError: a source that is not there, bad rows under "stop", or no row left.
     """
-    rows, bad, seen, stems = [], [], {}, Counter()
-    for source in sources:
-        for place, raw in _raw_rows(source):
-            reason = raw if isinstance(raw, str) else _fault(raw)
-            if reason is None and (name := raw.get("id")) is not None and str(name) in seen:
-                reason = f"its id {name!r} stands at {seen[str(name)]} already"
-            if reason is not None:
-                bad.append(BadRow(place, reason))
-                continue
-            rows.append(_row(raw, place, seen, stems))
+    rows, bad = _checked(pair for source in sources for pair in _raw_rows(source))
     stop_at(bad, on_bad_row, len(rows) + len(bad))
+    _tell(rows)
     if shuffle_seed is not None:
         rows = [rows[i] for i in np.random.default_rng(shuffle_seed).permutation(len(rows))]
     rows = rows[skip : None if limit is None else skip + limit]
@@ -78,23 +82,80 @@ def read_rows(
     return rows, bad
 
 
-def stop_at(bad: list[BadRow], policy: str, total: int) -> None:
+def rows_of(dataset: Iterable[dict]) -> list[Row]:
+    """The rows of a ``datasets.Dataset`` (or any rows in memory), in every form of ``sstoken.data.forms.FORMS``.
+
+    Raises:
+        DataError: names each bad row by its number, from 0 as the data set counts.
+    """
+    if hasattr(dataset, "with_format"):  # plain Python values, whatever the user's own loop gets
+        dataset = dataset.with_format(None)
+    rows, bad = _checked((f"row {number}", raw) for number, raw in enumerate(dataset))
+    stop_at(bad, "stop", len(rows) + len(bad), hint="")
+    if not rows:
+        raise DataError("the data set has no rows")
+    _tell(rows)
+    return rows
+
+
+def _checked(pairs: Iterable[tuple[str, object]]) -> tuple[list[Row], list[BadRow]]:
+    rows, bad, seen, stems = [], [], {}, Counter()
+    for place, raw in pairs:
+        if isinstance(raw, Unreadable):
+            bad.append(BadRow(place, raw))
+            continue
+        try:
+            content = read_form(raw)
+            if (name := raw.get("id")) is not None and str(name) in seen:
+                raise BadForm(f"its id {name!r} stands at {seen[str(name)]} already")
+        except BadForm as error:
+            bad.append(BadRow(place, str(error)))
+            continue
+        rows.append(_row(raw, content, place, seen, stems))
+    return rows, bad
+
+
+def _tell(rows: list[Row]) -> None:
+    """One line for each key that carries text and is not read, and one where the rows are in several forms."""
+    unread = Counter(key for row in rows for key in row.unread)
+    for key, count in unread.items():
+        LOG.warning("%d of %d rows have the key %r, which carries text and is not read", count, len(rows), key)
+    places = defaultdict(list)
+    for row in rows:
+        places[row.form].append(row.place)
+    if len(places) > 1:
+        found = "; ".join(f"{len(where)} {form} (first: {', '.join(where[:3])})" for form, where in places.items())
+        LOG.warning("rows in %d forms: %s", len(places), found)
+
+
+def stop_at(
+    bad: list[BadRow],
+    policy: str,
+    total: int,
+    hint: str = " (text.on_bad_row: drop would leave them out and count them)",
+) -> None:
     """Raise for bad rows under the policy "stop"."""
     if policy not in ("stop", "drop"):
         raise DataError(f"on_bad_row must be 'stop' or 'drop', not {policy!r}")
     if bad and policy == "stop":
         lines = [f"  {row.place}: {row.reason}" for row in bad[:SHOWN]]
         more = [f"  and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
-        head = f"{len(bad)} of {total} rows cannot be used (text.on_bad_row: drop would leave them out and count them):"
+        head = f"{len(bad)} of {total} rows cannot be used{hint}:"
         raise DataError("\n".join([head, *lines, *more]))
 
 
 def _raw_rows(source: str) -> Iterator[tuple[str, object]]:
-    """(place, row), or (place, reason) for what cannot be read as a row."""
+    """(place, row), or (place, Unreadable) for what cannot be read as a row."""
     if source.startswith("hub:"):
         yield from _hub_rows(source)
         return
     path = Path(source)
+    if (path / "dataset_dict.json").exists():
+        splits = ", ".join(json.loads((path / "dataset_dict.json").read_text())["splits"])
+        raise DataError(f"{source}: a saved DatasetDict; name the folder of one split: {source}/… ({splits})")
+    if (path / "state.json").exists():
+        yield from _saved_rows(path)
+        return
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
         if not files:
@@ -114,7 +175,7 @@ def json_lines(file: Path) -> Iterator[tuple[str, object]]:
                 try:
                     yield f"{file}:{number}", json.loads(line)
                 except (ValueError, RecursionError) as error:  # invalid JSON or UTF-8, or nested without end
-                    yield f"{file}:{number}", f"invalid JSON: {error}"
+                    yield f"{file}:{number}", Unreadable(f"invalid JSON: {error}")
 
 
 def file_rows(file: Path) -> Iterator[tuple[str, object]]:
@@ -139,6 +200,17 @@ def file_rows(file: Path) -> Iterator[tuple[str, object]]:
         raise DataError(f"{file}: expected one of {', '.join(SUFFIXES)}")
 
 
+def _saved_rows(folder: Path) -> Iterator[tuple[str, object]]:
+    """Rows that ``datasets.Dataset.save_to_disk`` has written."""
+    import datasets
+
+    try:
+        rows = datasets.load_from_disk(str(folder))
+    except Exception as error:  # whatever datasets and Arrow raise on a folder that is not whole
+        raise DataError(f"{folder}: not a readable folder of datasets' save_to_disk: {error}") from error
+    yield from ((f"{folder}:row {number}", row) for number, row in enumerate(rows.with_format(None), 1))
+
+
 def _hub_rows(source: str) -> Iterator[tuple[str, object]]:
     import datasets
 
@@ -148,69 +220,27 @@ def _hub_rows(source: str) -> Iterator[tuple[str, object]]:
     yield from ((f"{source}:row {number}", row) for number, row in enumerate(rows, 1))
 
 
-def _messages(raw: dict) -> object:
-    if raw.get("messages") is not None:  # a column that other rows of the file fill is null here
-        return raw["messages"]
-    if "prompt" in raw and "completion" in raw:
-        return [{"role": "user", "content": raw["prompt"]}, {"role": "assistant", "content": raw["completion"]}]
-    return None
-
-
-def _fault(raw: object) -> str | None:
-    """Why a row cannot be used, or None."""
-    if not isinstance(raw, dict):
-        return f"not an object but {type(raw).__name__}"
-    messages = _messages(raw)
-    if messages is None:
-        return f"neither messages nor prompt and completion; its keys: {', '.join(map(str, raw)) or 'none'}"
-    if not isinstance(messages, list):
-        return f"messages is not a list but {type(messages).__name__}"
-    for number, message in enumerate(messages, 1):
-        if not isinstance(message, dict) or "role" not in message or "content" not in message:
-            return f"message {number} has no role and content"
-        if message["role"] not in ROLES:
-            return f"message {number} has the unknown role {message['role']!r}; known: {', '.join(ROLES)}"
-        content = message["content"]
-        if not isinstance(content, str):
-            return f"message {number}'s content is not text but {type(content).__name__}"
-        try:
-            content.encode()
-        except UnicodeEncodeError as error:
-            return f"message {number}'s content is not Unicode text: half a surrogate pair at character {error.start}"
-        if message["role"] == "assistant" and not content.strip():
-            return f"message {number}: the assistant's response is empty"
-        if fault := _noise_fault(message.get("noise"), content):
-            return f"message {number}: {fault}"
-    if not any(message["role"] == "assistant" for message in messages):
-        return "no assistant turn"
-    return None
-
-
-def _noise_fault(noise: object, content: str) -> str | None:
-    if noise is None:
-        return None
-    if not isinstance(noise, list):
-        return f"noise is not a list of [start, end, kind] but {type(noise).__name__}"
-    for span in noise:
-        # by exact type: true and false are ints to isinstance
-        if not (isinstance(span, list) and [type(part) for part in span] == [int, int, str]):
-            return f"noise span {span!r} is not [start, end, kind]"
-        if not 0 <= span[0] < span[1] <= len(content):
-            return f"noise span {span!r} lies outside the content of {len(content)} characters"
-    return None
-
-
-def _row(raw: dict, place: str, seen: dict[str, str], stems: Counter) -> Row:
-    messages = tuple(_messages(raw))
+def _row(raw: dict, content: Content, place: str, seen: dict[str, str], stems: Counter) -> Row:
     if raw.get("id") is not None:
         name = str(raw["id"])
     else:
-        canonical = json.dumps([[m["role"], m["content"]] for m in messages], ensure_ascii=False)
-        stem = hashlib.sha256(canonical.encode()).hexdigest()[:16]
+        stem = hashlib.sha256(_canonical(content).encode()).hexdigest()[:16]
         while True:  # counts on from the last repeat: a file of equal rows stays linear
             stems[stem] += 1
             name = stem if stems[stem] == 1 else f"{stem}-{stems[stem]}"
             if name not in seen:  # a row's own id may have taken this one
                 break
     seen[name] = place
-    return Row(name, messages, str(raw.get("source") or ""), place)
+    parts = {key: getattr(content, key) for key in ("tools", "tokens", "form", "unread")}
+    return Row(name, content.messages, str(raw.get("source") or ""), place, **parts)
+
+
+def _canonical(content: Content) -> str:
+    """What makes the row's tokens and mask, as text; labels of noise are no part of it."""
+    if content.tokens is not None:
+        return json.dumps(content.tokens)
+    turns = []
+    for message in content.messages:
+        more = {k: v for k, v in message.items() if k not in ("role", "content", *SPANS)}
+        turns.append([message["role"], message["content"], *([more] if more else [])])
+    return json.dumps([*turns, *content.tools], ensure_ascii=False)

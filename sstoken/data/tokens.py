@@ -11,32 +11,26 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from transformers import PreTrainedTokenizerBase
 
-from sstoken.data.chat import (
-    RenderError,
-    check_template,
-    noise_codes,
-    render,
-    response_mask,
-    special_tokens,
-    whole_offsets,
-)
-from sstoken.data.readers import BadRow, DataError, Row, stop_at
+from sstoken.data.readers import DataError
 from sstoken.records.files import atomic_write
 
-FORMAT = "1"
-ROWS_AT_A_TIME = 1000
+FORMAT = "2"
+CONTENT, TRUTH = ("input_ids", "offset", "response_mask"), ("truth", "teaches", "always_clean")
 
 
 @dataclass(frozen=True)
 class TokenData:
     """input_ids int32 [N]; offset int64 [S+1], sample s is ``[offset[s], offset[s+1])``; response_mask bool [N];
-    truth uint8 [N] or None: 0 clean, k = ``kinds[k-1]``; ids: a stable name a sample."""
+    ids: a stable name a sample.
+
+    What is known of the tokens, None where the rows do not say. truth uint8 [N]: 0 clean, k = ``kinds[k-1]``.
+    teaches bool [N]: clean tokens that carry the answer. always_clean bool [N]: response tokens that noise can never
+    reach, such as the end of a turn.
+    """
 
     input_ids: torch.Tensor
     offset: torch.Tensor
@@ -44,6 +38,8 @@ class TokenData:
     ids: tuple[str, ...]
     truth: torch.Tensor | None = None
     kinds: tuple[str, ...] = ()
+    teaches: torch.Tensor | None = None
+    always_clean: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.offset) - 1
@@ -60,10 +56,23 @@ class TokenData:
 
     @cached_property
     def sha256(self) -> str:
-        """Over ids, offsets and response mask: what per-token losses belong to."""
-        digest = hashlib.sha256()
-        for tensor in (self.input_ids, self.offset, self.response_mask):
-            digest.update(tensor.contiguous().numpy().tobytes())
+        """Over input_ids, offset, response_mask and the samples' names: what per-token losses and scores belong to."""
+        return self._digest(CONTENT, self.ids)
+
+    @cached_property
+    def truth_sha256(self) -> str:
+        """Over truth, its kinds, teaches and always_clean: what the oracle and the scores of a selection depend on."""
+        return self._digest(TRUTH, self.kinds)
+
+    def _digest(self, fields: tuple[str, ...], names: tuple[str, ...]) -> str:
+        # each part with its name, type and length: no two contents share their bytes
+        digest = hashlib.sha256(json.dumps(names).encode())
+        for field in fields:
+            value = getattr(self, field)
+            shape = None if value is None else [str(value.dtype), list(value.shape)]
+            digest.update(json.dumps([field, shape]).encode())
+            if value is not None:
+                digest.update(value.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     def sample(self, index: int) -> dict[str, torch.Tensor]:
@@ -73,22 +82,22 @@ class TokenData:
     def slice(self, start: int, stop: int) -> TokenData:
         """Samples start to stop."""
         first, last = int(self.offset[start]), int(self.offset[stop])
+        known = {name: getattr(self, name) for name in TRUTH}
         return TokenData(
             self.input_ids[first:last],
             self.offset[start : stop + 1] - first,
             self.response_mask[first:last],
             self.ids[start:stop],
-            None if self.truth is None else self.truth[first:last],
-            self.kinds,
+            kinds=self.kinds,
+            **{name: None if value is None else value[first:last] for name, value in known.items()},
         )
 
     def save(self, path: str | Path) -> None:
-        arrays = {"input_ids": self.input_ids, "offset": self.offset, "response_mask": self.response_mask}
-        if self.truth is not None:
-            arrays["truth"] = self.truth
+        arrays = {name: value for name in (*CONTENT, *TRUTH) if (value := getattr(self, name)) is not None}
         metadata = {
             "format": FORMAT,
             "sha256": self.sha256,
+            "truth_sha256": self.truth_sha256,
             "ids": json.dumps(self.ids),
             "kinds": json.dumps(self.kinds),
         }
@@ -108,75 +117,16 @@ class TokenData:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         except (SafetensorError, OSError) as error:
             raise DataError(f"{path}: not a readable token file ({error}); delete it to make it again") from error
-        # other stored arrays of this suite carry the same format number
-        whole = {"input_ids", "offset", "response_mask"} <= arrays.keys() and {
-            "ids",
-            "kinds",
-            "sha256",
-        } <= metadata.keys()
-        if metadata.get("format") != FORMAT or not whole:
-            raise DataError(f"{path}: not a token file of this version; delete it to make it again")
+        # other stored arrays of this suite carry a format number too
+        whole = set(CONTENT) <= arrays.keys() <= {*CONTENT, *TRUTH} and {"ids", "kinds", "sha256"} <= metadata.keys()
+        if not whole:
+            raise DataError(f"{path}: not a token file of this suite; delete it to make it again")
+        if metadata.get("format") != FORMAT:
+            raise DataError(
+                f"{path}: a token file of format {metadata.get('format')}, this version reads {FORMAT}; "
+                "delete it to make it again"
+            )
         data = cls(**arrays, ids=tuple(json.loads(metadata["ids"])), kinds=tuple(json.loads(metadata["kinds"])))
-        if data.sha256 != metadata["sha256"]:
+        if [data.sha256, data.truth_sha256] != [metadata["sha256"], metadata.get("truth_sha256")]:
             raise DataError(f"{path}: its content does not fit its hash; delete it to make it again")
         return data
-
-
-def tokenize(
-    rows: list[Row], tokenizer: PreTrainedTokenizerBase, *, template: str, max_length: int, on_bad_row: str
-) -> tuple[TokenData, list[BadRow]]:
-    """Render, tokenise once, mask by character offsets, cut at ``max_length``.
-
-    A response that the limit cuts keeps its visible part (without its eos, which is not there).  A sample left without
-    a response token, or that the template cannot render, is a bad row.
-
-    Raises:
-        DataError: no rows, or bad ones under "stop"; a tokenizer without offsets, or that does not know its own eos as
-            text; a template that it cannot fill.
-    """
-    if not rows:
-        raise DataError("no rows to tokenise")
-    check_template(tokenizer, template)
-    specials, kinds, bad = special_tokens(tokenizer), {}, []
-    ids, masks, codes, names = [], [], [], []
-    for start in range(0, len(rows), ROWS_AT_A_TIME):
-        part, texts = [], []
-        for row in rows[start : start + ROWS_AT_A_TIME]:
-            try:
-                texts.append(render(row.messages, tokenizer, template, specials))
-                part.append(row)
-            except RenderError as error:
-                bad.append(BadRow(row.place, str(error)))
-        # a chat template brings its own BOS
-        options = {"add_special_tokens": template == "tulu", "return_offsets_mapping": True}
-        encoded = {"input_ids": [], "offset_mapping": []}
-        if texts:
-            with whole_offsets(tokenizer):
-                encoded = tokenizer([t.text for t in texts], **options)
-        for row, text, ids_T, offsets in zip(part, texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            offsets_T2 = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
-            if template == "tulu" and ids_T[-1] != tokenizer.eos_token_id and row.messages[-1]["role"] == "assistant":
-                raise DataError(
-                    f"the tokenizer does not read its own eos {tokenizer.eos_token!r} as one token at the end of a text"
-                )
-            mask_T = response_mask(offsets_T2, text)[:max_length]
-            if not mask_T.any():
-                bad.append(BadRow(row.place, f"no response token within the first {max_length} tokens"))
-                continue
-            ids.append(np.asarray(ids_T[:max_length], dtype=np.int32))
-            masks.append(mask_T)
-            codes.append(noise_codes(offsets_T2, text, kinds)[:max_length])
-            names.append(row.id)
-    stop_at(bad, on_bad_row, len(rows))
-    if not ids:
-        raise DataError(f"none of {len(rows)} rows can be used; the first: {bad[0].place}: {bad[0].reason}")
-    labelled = any("noise" in message for row in rows for message in row.messages)
-    data = TokenData(
-        input_ids=torch.from_numpy(np.concatenate(ids)),
-        offset=torch.from_numpy(np.cumsum([0, *map(len, ids)], dtype=np.int64)),
-        response_mask=torch.from_numpy(np.concatenate(masks)),
-        ids=tuple(names),
-        truth=torch.from_numpy(np.concatenate(codes)) if labelled else None,
-        kinds=tuple(kinds),
-    )
-    return data, bad

@@ -83,7 +83,7 @@ def _with(entry: dict, option: str, value) -> dict:
 
 def _settings(method: Method) -> Method:
     """What two methods must have in common to be one run; what a method that keeps everything ranks by is no matter."""
-    if method.trains and method.keep_ratio == 1 and method.scorer.keep_above is None and method.parts == 1:
-        everything = {"data": method.data, "normalisation": method.normalisation}
-        return Method(name="", scorer=full.Config(), **everything)
-    return replace(method, name="", source="")
+    if method.keeps_all:
+        alike = ("data", "normalisation", "learning_rate_factor", "steps_factor")
+        method = Method(name="", scorer=full.Config(), **{key: getattr(method, key) for key in alike})
+    return replace(method, name="", source="", claim="", kind=None)

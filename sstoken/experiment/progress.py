@@ -14,9 +14,9 @@ from sstoken.records.provenance import read_record
 class Progress:
     """Reads records as they appear.
 
-    What is left is estimated from the seconds of finished records of the same stage and model (of the stage, where its
-    model has none yet), and from how many seconds of work were done a second so far.  Of a stage that has finished
-    nothing yet, nothing is known: the time is then that until the others are through.
+    The time left is (mean seconds of a finished record × records missing) / (seconds of work done per second so far).
+    The mean is over records of the same stage and model, or of the same stage where that model has finished none yet.
+    A stage without any finished record has no estimate: the line then says how long the other stages will take.
 
     records: path -> (stage, model), of everything that the grid asks for, in order.
     """

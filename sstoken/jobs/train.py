@@ -26,8 +26,9 @@ from sstoken.records.provenance import Cost, Record, measured, read_record
 from sstoken.selection.methods import Method, build_method, full
 from sstoken.training.dataset import SelectionDataset, uniform_signal
 from sstoken.training.distributed import launch, leave, leave_shards_alone, shard_frozen
+from sstoken.training.record import STATE_FILE
 from sstoken.training.reference_losses import ReferenceLosses, compute_losses
-from sstoken.training.trainer import STATE_FILE, SelectionTrainer
+from sstoken.training.trainer import SelectionTrainer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,13 +12,13 @@ from pathlib import Path
 from sstoken.experiment.config import load_config, settings_of
 from sstoken.experiment.grid import Grid
 from sstoken.records.documents import ConfigError
-from sstoken.report.asked import facts_of, table_options
 from sstoken.report.collect import collect
+from sstoken.report.facts import facts_of, table_options
 from sstoken.report.figures import draw_figures
 from sstoken.report.page import render_page
-from sstoken.report.render import write_tables
 from sstoken.report.results import Facts, Results
-from sstoken.report.selection import write_selection
+from sstoken.report.selection_scores import write_selection
+from sstoken.report.tables import write_tables
 from sstoken.selection.methods import MethodError
 
 SHARED = ("runs", "scores", "models", "tokens", "references", "data")

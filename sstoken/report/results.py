@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-AVERAGE = "Average"
+from sstoken.report.question_scores import AVERAGE
 
 TABLES = {
     "averages": ["model", "method", "benchmark", "runs", "estimate", "low", "high"],

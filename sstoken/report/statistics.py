@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
-from sstoken.report.runs import ModelRuns
+from sstoken.report.question_scores import ModelRuns
 
 LEVEL = 0.95
 POWER = 0.8

@@ -6,7 +6,17 @@ G key/value heads, K head size.  Position i of every ``_BT`` tensor speaks of to
 
 from .attention import attention_mass
 from .contract import SIGNALS, Scorer, Signals
-from .ranking import keep_top, kept_count, minmax
+from .ranking import keep_top, kept_count, minmax, rank_share
 from .token_loss import token_loss
 
-__all__ = ["SIGNALS", "Scorer", "Signals", "attention_mass", "keep_top", "kept_count", "minmax", "token_loss"]
+__all__ = [
+    "SIGNALS",
+    "Scorer",
+    "Signals",
+    "attention_mass",
+    "keep_top",
+    "kept_count",
+    "minmax",
+    "rank_share",
+    "token_loss",
+]

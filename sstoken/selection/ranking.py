@@ -66,6 +66,13 @@ def kept_count(
     raise ValueError(f"rounding must be 'ceil' or 'floor', not {rounding!r}")
 
 
+def rank_share(value_N: torch.Tensor) -> torch.Tensor:
+    """``#{j: v_j < v_i} / N``, float32 in [0, 1); of equal values the earlier one counts as smaller."""
+    place_N = torch.empty_like(value_N, dtype=torch.float64)
+    place_N[value_N.argsort(stable=True)] = torch.arange(len(value_N), dtype=torch.float64, device=value_N.device)
+    return (place_N / max(len(value_N), 1)).float()
+
+
 def keep_top(
     score_BT: torch.Tensor,
     response_mask_BT: torch.Tensor,

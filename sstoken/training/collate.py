@@ -11,10 +11,17 @@ from dataclasses import dataclass
 import torch
 
 from sstoken.selection import Signals, kept_count
+from sstoken.selection.contract import kind_of
 from sstoken.training.packing import Segments
 
-TOKEN_SIGNALS = ("base_loss", "reference_loss", "history_loss", "uniform", "truth")
-"""Signals stored with the data, one value a response token."""
+TOKEN_SIGNALS = (
+    "base_loss", "base_rank", "unconditional_loss", "reference_loss", "history_loss", "uniform", "truth",
+)  # fmt: skip
+"""Signals stored with the data, one value a response token; ``reference_loss:x`` is stored as ``reference_loss`` is."""
+
+
+def is_stored(name: str) -> bool:
+    return name == "keep" or kind_of(name) in TOKEN_SIGNALS
 
 
 @dataclass(frozen=True)
@@ -52,8 +59,8 @@ class PackedCollator:
             "prompt_N": torch.cat([m.cumsum(0) == 0 for m in masks]) if self.leading_prompt else ~response_N,
             "position_B": torch.tensor([int(s.get("position", 0)) for s in samples]),
         }
-        for name in (*TOKEN_SIGNALS, "keep"):
-            if name in samples[0]:
+        for name in samples[0]:
+            if is_stored(name):
                 batch[name] = torch.cat([torch.as_tensor(s[name]) for s in samples])
                 if len(batch[name]) != sum(counts):
                     raise ValueError(f"{name} has {len(batch[name])} values for {sum(counts)} response tokens")
@@ -85,9 +92,14 @@ def from_grid(grid_BR: torch.Tensor, batch: dict) -> torch.Tensor:
     return grid_BR[batch["row_R"], batch["column_R"]]
 
 
-def signals_of(batch: dict, needs: frozenset[str], **measured_R: torch.Tensor) -> Signals:
+def signals_of(
+    batch: dict, needs: frozenset[str], progress: float | None = None, **measured_R: torch.Tensor
+) -> Signals:
     """The signals that a method asks for, as grids: those stored with the data, and those just measured."""
     mask_BR = to_grid(torch.ones_like(batch["response_R"], dtype=torch.bool), batch)
-    values = {name: batch[name] for name in TOKEN_SIGNALS if name in batch} | measured_R
+    values = {name: value_R for name, value_R in batch.items() if name != "keep" and is_stored(name)} | measured_R
     grids = {name: to_grid(value_R, batch) for name, value_R in values.items() if name in needs}
-    return Signals(mask_BR=mask_BR, position_B=batch["position_B"], **grids)
+    references = {name.split(":", 1)[1]: grids.pop(name) for name in list(grids) if ":" in name}
+    if "probability" in needs and "loss" in measured_R:
+        grids["probability"] = to_grid(measured_R["loss"].neg().exp(), batch)
+    return Signals(mask_BR=mask_BR, position_B=batch["position_B"], references=references, progress=progress, **grids)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 
 from sstoken.data import TokenData
-from sstoken.selection import keep_top
+from sstoken.selection import keep_top, rank_share
 from sstoken.selection.methods import Method
-from sstoken.training.collate import TOKEN_SIGNALS, PackedCollator, from_grid, signals_of
+from sstoken.training.collate import TOKEN_SIGNALS, PackedCollator, from_grid, is_stored, signals_of
 
 STATIC_CHUNK = 1024  # samples scored at a time when a mask is made beforehand: bounds the padded grid
 
@@ -29,7 +29,7 @@ class SelectionDataset(torch.utils.data.Dataset):
         self.data, self.signals, self.keep_R = data, dict(signals or {}), keep_R
         total = int(data.response_offset[-1])
         for name, value_R in self._columns():
-            if name not in (*TOKEN_SIGNALS, "keep"):
+            if not is_stored(name):
                 raise ValueError(f"unknown signal {name!r}; known: {', '.join(TOKEN_SIGNALS)}")
             if len(value_R) != total:
                 raise ValueError(f"{name} has {len(value_R)} values, the data {total} response tokens")
@@ -75,6 +75,24 @@ def uniform_signal(count: int, seed: int) -> torch.Tensor:
     return torch.rand(count, generator=torch.Generator().manual_seed(seed))
 
 
+def prepared(method: Method, dataset: SelectionDataset) -> SelectionDataset:
+    """The data set with what follows from it before the first step: ``base_rank``, and the mask of a static method.
+
+    Raises:
+        ValueError: a stored signal that the method needs is not there.
+    """
+    made = {"loss", "probability", "entropy", "collision", "attention_mass", "progress", "base_rank"}
+    lacking = method.needs - set(dataset.signals) - made - ({"history_loss"} if method.own_history else set())
+    if lacking and dataset.keep_R is None:
+        raise ValueError(f"method {method.name} needs {', '.join(sorted(lacking))} in its dataset's signals")
+    if "base_rank" in method.needs:
+        ranks = {"base_rank": rank_share(dataset.signals["base_loss"])}
+        dataset = SelectionDataset(dataset.data, ranks | dataset.signals, dataset.keep_R)
+    if not method.static or dataset.keep_R is not None:
+        return dataset
+    return SelectionDataset(dataset.data, dataset.signals, fixed_mask(method, dataset))
+
+
 def fixed_mask(method: Method, dataset: SelectionDataset) -> torch.Tensor:
     """keep_R, bool [R]: the mask of a method that asks for static signals alone, over the whole data set at once.
 
@@ -97,7 +115,7 @@ def fixed_mask(method: Method, dataset: SelectionDataset) -> torch.Tensor:
             keeps.append(from_grid(keep_BR, batch))
     score_R = torch.cat(scores)
     if method.scorer.keep_above is not None:
-        return score_R > method.scorer.keep_above
+        return score_R >= method.scorer.keep_above
     if keeps:
         return torch.cat(keeps)
     everything = torch.ones_like(score_R, dtype=torch.bool)[None]

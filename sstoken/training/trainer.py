@@ -5,27 +5,25 @@ Shapes: N tokens of a micro-batch end to end, R its response tokens, B samples, 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from sstoken.models.anatomy import check_supported, layer_index
-from sstoken.records.files import atomic_write
 from sstoken.selection import keep_top, token_loss
 from sstoken.selection.methods import Method
 from sstoken.training.collate import PackedCollator, from_grid, segments_of, signals_of, to_grid
-from sstoken.training.dataset import EvenDataset, SelectionDataset, fixed_mask
+from sstoken.training.dataset import EvenDataset, SelectionDataset, prepared
 from sstoken.training.distributed import is_sharded
+from sstoken.training.history import History
+from sstoken.training.log import SelectionLog, check_finite
 from sstoken.training.lora import lean_adapters
 from sstoken.training.packing import forward, packed_attention
-
-STATE_FILE = "selection_state.safetensors"
+from sstoken.training.record import SelectionRecord, load_state, save_state
 
 
 class SelectionTrainer(Trainer):
@@ -38,8 +36,8 @@ class SelectionTrainer(Trainer):
         model: a causal language model, with or without adapters.
         args: TrainingArguments.  ``remove_unused_columns`` and ``logging_nan_inf_filter`` are switched off.
         method: from ``load_method``; it must train.
-        train_dataset: a SelectionDataset with the static signals that the method needs (``fixed_mask`` is applied to
-            it where the method's mask is static and none was given).
+        train_dataset: a SelectionDataset with the static signals that the method needs; a static method's mask is made
+            of them where none was given.
         chunk_size: tokens a chunk of ``token_loss``.
         dropped_loss_every: measure the loss of dropped tokens for the log every so many steps; 0 = never.  Methods that
             score without the current loss then never project a dropped token.
@@ -67,15 +65,7 @@ class SelectionTrainer(Trainer):
         check_supported(model)
         args.remove_unused_columns = False
         args.logging_nan_inf_filter = False  # it hides a diverged run, and asks the device at every step
-        lacking = method.needs - set(train_dataset.signals) - {"loss", "attention_mass"}
-        lacking -= {"history_loss"} if method.own_history else set()
-        if lacking and train_dataset.keep_R is None:
-            raise ValueError(f"method {method.name} needs {', '.join(sorted(lacking))} in its dataset's signals")
-        if method.static and train_dataset.keep_R is None:
-            train_dataset = SelectionDataset(
-                train_dataset.data, train_dataset.signals, fixed_mask(method, train_dataset)
-            )
-        samples, total = len(train_dataset), int(train_dataset.data.response_offset[-1])
+        train_dataset = prepared(method, train_dataset)
         if args.world_size > 1:
             train_dataset = EvenDataset(train_dataset, args.per_device_train_batch_size * args.world_size)
         collator = PackedCollator(method.keep_ratio, method.scope, method.rounding, method.prompt == "leading")
@@ -89,20 +79,18 @@ class SelectionTrainer(Trainer):
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = True
         self.method, self.chunk_size, self.dropped_loss_every = method, chunk_size, dropped_loss_every
         self.mass_layer = layer_index(model, method.attention_layer) if "attention_mass" in method.needs else None
-        self.history = {}
-        if method.own_history:
-            self.history = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
-        self.record = {
-            "score": torch.full((total,), float("nan")),
-            "keep": torch.zeros(total, dtype=torch.bool),
-            "step": torch.full((samples,), -1, dtype=torch.int32),
-        }
-        names = ("tokens", "response_tokens", "kept_tokens", "projected_tokens", "history_tokens", "attention_pairs")
-        self.counted = dict.fromkeys(names, 0)
+        self.history = History(method, model)
+        self._record, self._log = SelectionRecord(train_dataset.data.response_offset), SelectionLog()
         self.seconds_before, self._start = 0.0, time.perf_counter()
-        self._pending: list[tuple] = []
-        self._sums: dict[str, torch.Tensor] = {}
         self.add_callback(_SelectionCallback(self))
+
+    @property
+    def record(self) -> dict[str, torch.Tensor]:
+        return self._record.values
+
+    @property
+    def counted(self) -> dict[str, int]:
+        return self._record.counted
 
     def _move_model_to_device(self, model, device):
         if not is_sharded(model):  # shards are where they belong
@@ -115,13 +103,13 @@ class SelectionTrainer(Trainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, **options):
         """As Trainer's, attending within samples; from a checkpoint the selection's own state comes back too."""
         if isinstance(resume_from_checkpoint, (str, Path)):
-            self._load_state(Path(resume_from_checkpoint))
+            first, folder = self.args.should_save, Path(resume_from_checkpoint)
+            self.seconds_before = load_state(folder, self._record, self.history, first=first)
         self._start = time.perf_counter()
         with packed_attention(self.model), lean_adapters(self.model), _settled(self.model):
             output = super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
-        self._flush()
-        if self.args.world_size > 1:
-            self.record, self.counted = self._of_all_ranks()
+        self._record.flush()
+        self._record.values, self._record.counted = self._record.of_all_ranks(self.accelerator)
         return output
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device):
@@ -167,7 +155,9 @@ class SelectionTrainer(Trainer):
             # the mean over ranks that DDP and FSDP take is undone: the divisor counts those of all ranks already
             loss = loss * self.accelerator.num_processes / num_items_in_batch.clamp_min(1)
         if self.model.training:
-            self._note(batch, measured, project_all)
+            keep_R, step = measured["keep"], self.state.global_step
+            self._log.add(keep_R, measured["loss"], measured["parts"], all_losses=project_all)
+            self._record.add(batch, measured["score"], keep_R, step, all_losses=project_all)
         return (loss, {"loss": loss.detach()}) if return_outputs else loss
 
     def _select(self, batch: dict, segments, measured: dict, **known_R) -> torch.Tensor:
@@ -203,112 +193,18 @@ class SelectionTrainer(Trainer):
         def project(hidden_RD, weight_VD, bias_V):
             return token_loss(hidden_RD, weight_VD, target_R, bias_V, chunk_size=self.chunk_size)
 
-        with _swapped(model, self.history):
-            model.eval()
+        with self.history.in_place_of(model):
             loss_R = forward(model, batch["input_ids"], batch["position_ids"], segments_of(batch), project)
-            model.train()
         self.counted["history_tokens"] += sum(batch["lengths"])
         return loss_R
 
-    @torch.no_grad()
-    def _update_history(self) -> None:
-        share = 1 - self.method.history_decay
-        if self.method.history == "checkpoint":
-            share = float(self.state.global_step % self.method.history_steps == 0)
-        if share == 0:
-            return
-        for name, parameter in self.accelerator.unwrap_model(self.model_wrapped).named_parameters():
-            if name in self.history:
-                self.history[name].lerp_(parameter.detach().to(self.history[name].dtype), share)
-
-    @torch.no_grad()
-    def _note(self, batch: dict, measured: dict, all_losses: bool) -> None:
-        """Add the micro-batch to the sums of the log, and keep its mask for the record, all still on the device."""
-        keep_R, loss_R = measured["keep"], measured["loss"]
-        rows = {"kept": keep_R.sum(), "response": torch.ones_like(keep_R).sum(), "loss_kept": (loss_R * keep_R).sum()}
-        if all_losses:
-            rows |= {"loss_response": loss_R.sum(), "response_measured": rows["response"]}
-        for name, value_R in measured["parts"].items():
-            rows |= {f"{name}_kept": (value_R * keep_R).sum(), f"{name}_dropped": (value_R * ~keep_R).sum()}
-        for name, value in rows.items():
-            self._sums[name] = self._sums.get(name, 0) + value
-        self._pending.append(
-            (batch["position_B"], batch["response_counts"], measured["score"], keep_R, self.state.global_step)
-        )
-        response, kept = sum(batch["response_counts"]), sum(batch["kept_counts"])
-        lengths = [n for n, responses in zip(batch["lengths"], batch["response_counts"], strict=True) if responses]
-        added = (sum(lengths), response, kept, response if all_losses else kept, 0, sum(n * n for n in lengths))
-        for name, value in zip(self.counted, added, strict=True):
-            self.counted[name] += value
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Trainer's log with the selection's own columns; a value that is not a number ends the run."""
-        if "loss" in logs and self._sums:
-            self._flush()
-            totals = torch.stack([value.double() for value in self._sums.values()])
-            if self.args.world_size > 1:
-                totals = self.accelerator.reduce(totals, "sum")
-            total = dict(zip(self._sums, totals.tolist(), strict=True))
-            self._sums = {}
-            kept, response = total.pop("kept"), total.pop("response")
-            counts = {"kept": kept, "dropped": response - kept, "response": total.pop("response_measured", 0.0)}
-            # a sum's name ends in the tokens that it runs over: its mean is over just those
-            means = {name: value / max(counts[name.rsplit("_", 1)[1]], 1.0) for name, value in total.items()}
-            logs = {**logs, **means, "kept_share": kept / max(response, 1.0)}
-            wrong = [name for name, value in logs.items() if isinstance(value, float) and not math.isfinite(value)]
-            if wrong:
-                raise FloatingPointError(
-                    f"step {self.state.global_step}: {', '.join(wrong)} is not finite; the run has diverged "
-                    "(lower the learning rate, or use bfloat16 or float32 instead of float16)"
-                )
+        if "loss" in logs and self._log:
+            self._record.flush()
+            logs = {**logs, **self._log.take(self.accelerator)}
+            check_finite(logs, self.state.global_step)
         super().log(logs, start_time)
-
-    def _flush(self) -> None:
-        """Move the masks of the last steps into the record: once a log line, not once a step."""
-        offset = self.train_dataset.data.response_offset
-        for position_B, counts, score_R, keep_R, step in self._pending:
-            parts = zip(position_B.tolist(), score_R.cpu().split(counts), keep_R.cpu().split(counts), strict=True)
-            for position, score, keep in parts:
-                if position < 0:  # evens out the ranks
-                    continue
-                place = slice(int(offset[position]), int(offset[position + 1]))
-                self.record["score"][place], self.record["keep"][place] = score, keep
-                self.record["step"][position] = step
-        self._pending = []
-
-    def _of_all_ranks(self) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
-        """record and counted over every rank: of each sample what the rank says that trained on it last."""
-        device, offset = self.args.device, self.train_dataset.data.response_offset
-        counted = torch.tensor(list(self.counted.values()), device=device)
-        counted = self.accelerator.reduce(counted, "sum").tolist()
-        gathered = {n: self.accelerator.gather(v[None].to(device)).cpu() for n, v in self.record.items()}
-        last_S = gathered["step"].argmax(0)
-        last_R = torch.repeat_interleave(last_S, offset[1:] - offset[:-1])
-        owner = {"score": last_R, "keep": last_R, "step": last_S}
-        record = {n: v.gather(0, owner[n][None])[0] for n, v in gathered.items()}
-        return record, dict(zip(self.counted, counted, strict=True))
-
-    def _save_state(self, folder: Path) -> None:
-        self._flush()
-        everything = self._of_all_ranks() if self.args.world_size > 1 else (self.record, self.counted)
-        if not self.args.should_save:
-            return
-        record, counted = everything
-        counted = torch.tensor(list(counted.values()), dtype=torch.int64)
-        history = {f"history.{name}": value.contiguous() for name, value in self.history.items()}
-        record = {f"record.{name}": value for name, value in record.items()}
-        seconds = torch.tensor(self.seconds_before + time.perf_counter() - self._start, dtype=torch.float64)
-        with atomic_write(folder / STATE_FILE) as temporary:
-            save_file({**record, **history, "counted": counted, "seconds": seconds}, temporary)
-
-    def _load_state(self, folder: Path) -> None:
-        state = load_file(folder / STATE_FILE)
-        self.record = {name: state[f"record.{name}"] for name in self.record}
-        self.seconds_before = float(state["seconds"])
-        if self.args.should_save:  # the sum over ranks is carried on by one of them
-            self.counted = dict(zip(self.counted, state["counted"].tolist(), strict=True))
-        for name in self.history:
-            self.history[name] = state[f"history.{name}"].to(self.history[name].device)
 
 
 class _SelectionCallback(TrainerCallback):
@@ -316,11 +212,14 @@ class _SelectionCallback(TrainerCallback):
         self.trainer = trainer
 
     def on_step_end(self, args, state, control, **_):
-        if self.trainer.history:
-            self.trainer._update_history()
+        trainer = self.trainer
+        if trainer.history:
+            trainer.history.follow(trainer.accelerator.unwrap_model(trainer.model_wrapped), state.global_step)
 
     def on_save(self, args, state, control, **_):
-        self.trainer._save_state(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        trainer, folder = self.trainer, Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        seconds = trainer.seconds_before + time.perf_counter() - trainer._start
+        save_state(folder, trainer._record, trainer.history, seconds, trainer.accelerator)
 
 
 def _first(keep_R: torch.Tensor, kept: int) -> torch.Tensor:
@@ -345,16 +244,3 @@ def _settled(model: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         del model.parameters, model.train
-
-
-@contextmanager
-def _swapped(model: torch.nn.Module, values: dict[str, torch.Tensor]):
-    parameters = {name: p for name, p in model.named_parameters() if name in values}
-    own = {name: p.data for name, p in parameters.items()}
-    for name, parameter in parameters.items():
-        parameter.data = values[name]
-    try:
-        yield
-    finally:
-        for name, parameter in parameters.items():
-            parameter.data = own[name]

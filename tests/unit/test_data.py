@@ -164,14 +164,14 @@ GOOD = {"prompt": "a", "completion": "b"}
 BAD = {
     "{not json": "invalid JSON",
     "[]": "not an object",
-    '{"text": "a"}': "neither messages nor prompt and completion",
+    '{"text": "a"}': "in none of the known forms",
     '{"messages": []}': "no assistant turn",
     '{"messages": [{"role": "user", "content": "a"}]}': "no assistant turn",
     '{"messages": [{"role": "robot", "content": "a"}]}': "unknown role 'robot'",
     '{"messages": [{"role": "user"}]}': "no role and content",
     '{"messages": "a"}': "messages is not a list",
     '{"prompt": "a", "completion": " \\n"}': "response is empty",
-    '{"prompt": "a", "completion": null}': "not text but NoneType",
+    '{"prompt": "a", "completion": null}': "its keys: prompt",
     '{"messages": [{"role": "assistant", "content": "ab", "noise": [[0, 3, "k"]]}]}': "outside the content",
 }
 

@@ -198,7 +198,7 @@ BAD = {
     ASSISTANT.format('{"a": 1}'): "noise is not a list",
     '{"prompt": "\\ud83d", "completion": "b"}': "message 1's content is not Unicode text",
     '{"prompt": "a", "completion": "b\\udc00"}': "message 2's content is not Unicode text",
-    '{"messages": null}': "neither messages nor prompt and completion",
+    '{"messages": null}': "in none of the known forms",
     "[" * 100_000: "invalid JSON",
     '{"prompt": "a", "completion": "b"': "invalid JSON",
 }

@@ -13,10 +13,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from sstoken.data import TokenData
 from sstoken.report.figures import draw_figures
 from sstoken.report.figures.style import WIDTH, Drawn, LeftOut, styled
+from sstoken.report.numbers import number, row_difference, signed
+from sstoken.report.page.verdicts import glance_of, overview, spans, verdict_of
 from sstoken.report.results import Results
-from sstoken.report.shaded import shaded_samples
-from sstoken.report.summary import glance_of, overview, spans, verdict_of
-from sstoken.report.words import difference, signed
+from sstoken.report.samples import shaded_samples
 from tests.report_case import KINDS, facts, write_logs, write_tables
 
 WORDS = ["<user>", "what", "is", "it", "<assistant>", "a", "boat", "thank", "you", "<eos>"]
@@ -185,7 +185,7 @@ def test_many_models_are_answered_in_a_line_each(case):
 def test_the_summary_is_made_of_the_numbers(case):
     gap = case.difference("small-llama", "sstoken", "full")
     verdict = verdict_of(case, "small-llama")
-    text = f"sstoken minus full: {signed(gap['estimate'])} [{signed(gap['low']).lstrip('+')}, "
+    text = f"sstoken minus full: {signed(gap['estimate'], 1)} [{number(gap['low'], 1)}, "
     assert text in verdict.real and "significant; smallest effect this run could see: 0.9" in verdict.real
     assert "sstoken took 6.0 s of training a run, 1.00 times full's 6.0 s; it needs no reference model." in verdict.cost
     assert "sstoken trained on 60 % of the response tokens; 75 % of these are clean" in verdict.kept
@@ -193,8 +193,8 @@ def test_the_summary_is_made_of_the_numbers(case):
 
 def test_a_difference_reads_as_a_sentence():
     row = pd.Series({"estimate": 0.42, "low": -0.31, "high": 1.1, "significant": False, "mde": 0.9})
-    assert difference(row) == "+0.4 [−0.3, 1.1], not significant; smallest effect this run could see: 0.9"
-    assert signed(-0.04) == "0.0"
+    assert row_difference(row) == "+0.4 [−0.3, 1.1], not significant; smallest effect this run could see: 0.9"
+    assert signed(-0.04, 1) == "0.0"
 
 
 def test_a_difference_is_found_whichever_way_round_it_was_stored(tmp_path):

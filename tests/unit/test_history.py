@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from sstoken.selection.methods import load_method
-from sstoken.training.trainer import STATE_FILE
+from sstoken.training.record import STATE_FILE
 from tests.conftest import ragged_tokens, tiny_adapter, tiny_model
 from tests.trainers import adapter_of, largest_difference, trainer_for
 
@@ -30,7 +30,7 @@ def test_ema_history_follows_the_weights_and_starts_at_the_base(tmp_path):
     expected = before
     for now in snapshots[1:]:
         expected = {name: 0.5 * expected[name] + 0.5 * now[name] for name in expected}
-    assert largest_difference(trainer.history, expected) < 1e-6
+    assert largest_difference(trainer.history.weights, expected) < 1e-6
     assert trainer.state.log_history[0]["rel_kept"] == pytest.approx(0, abs=1e-6)
     assert trainer.state.log_history[2]["rel_kept"] != pytest.approx(0, abs=1e-4)
 
@@ -45,7 +45,7 @@ def test_a_checkpoint_history_is_the_runs_own_weights_of_the_last_multiple(tmp_p
     class Watch(TrainerCallback):
         def on_step_end(self, *_, **__):
             weights.append(adapter_of(trainer))
-            histories.append({name: value.clone() for name, value in trainer.history.items()})
+            histories.append({name: value.clone() for name, value in trainer.history.weights.items()})
 
     trainer.add_callback(Watch())
     trainer.train()

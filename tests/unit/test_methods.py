@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sstoken import load_method
 from sstoken.records.documents import ConfigError, schema, validate
 from sstoken.selection import SIGNALS, Signals, minmax
+from sstoken.selection.contract import kind_of
 from sstoken.selection.methods import METHODS_FILE, TRACKS_FILE, MethodError, entries_of, load_methods, scorers
 
 ENTRIES = {track: load_methods(track=track) for track in ("corrected", "as_published")}
@@ -24,9 +25,17 @@ def signals_like(seed=0, batch=3, width=11):
         return torch.rand(batch, width, generator=generator) * 3 * mask
 
     return Signals(
-        mask_BR=mask, loss=draw(), base_loss=draw(), reference_loss=draw(), history_loss=draw(),
+        mask_BR=mask, loss=(loss := draw()), base_loss=draw(), reference_loss=draw(), history_loss=draw(),
         attention_mass=draw() / 3, uniform=draw() / 3, truth=(draw() > 2).to(torch.uint8), position_B=torch.arange(batch),
+        probability=loss.neg().exp() * mask, entropy=draw() / 3, collision=draw() / 3, base_rank=draw() / 3,
+        unconditional_loss=draw(), progress=0.25, references={name: draw() for name in ("harmful", "utility")},
     )  # fmt: skip
+
+
+def only_what(scorer, signals):
+    names = {name for name in scorer.needs if ":" not in name}
+    references = {n: v for n, v in signals.references.items() if f"reference_loss:{n}" in scorer.needs}
+    return {f: getattr(signals, f) for f in ("mask_BR", "position_B", *names)} | {"references": references}
 
 
 @pytest.mark.parametrize("name", scorers())
@@ -35,17 +44,20 @@ def test_every_scorer_is_frozen_documented_and_keeps_the_contract(name):
     assert dataclasses.is_dataclass(config)
     assert config.__dataclass_params__.frozen
     assert config.__doc__
-    assert "score" in config.__doc__
+    assert "score" in config.__doc__ or "weight" in config.__doc__
     scorer = config()
-    assert scorer.needs <= SIGNALS.keys()
+    assert {kind_of(name) for name in scorer.needs} <= SIGNALS.keys()
     signals = signals_like()
-    wanted = {f: getattr(signals, f) for f in ("mask_BR", "position_B", *scorer.needs)}
+    wanted = only_what(scorer, signals)
     score = scorer.score(Signals(**wanted))  # only what it asked for is there
     assert score.shape == signals.mask_BR.shape
     assert score.is_floating_point()
     assert score.isfinite().all()
     assert all(part.shape == score.shape for part in scorer.parts(Signals(**wanted)).values())
-    assert scorer.keep_above is None or not scorer.needs - {"truth", "uniform", "base_loss", "reference_loss"}
+    weight = scorer.weigh(Signals(**wanted), signals.mask_BR)
+    assert weight.shape == score.shape
+    assert weight.dtype == torch.float32
+    assert weight[signals.mask_BR].isfinite().all()
 
 
 @pytest.mark.parametrize("name", scorers())
@@ -55,10 +67,18 @@ def test_scores_of_response_tokens_ignore_what_padding_holds(name, seed):
     noisy = {
         f.name: torch.where(signals.mask_BR, v, torch.full_like(v, 99))
         for f in dataclasses.fields(signals)
-        if (v := getattr(signals, f.name)).shape == signals.mask_BR.shape and f.name != "mask_BR"
+        if isinstance(v := getattr(signals, f.name), torch.Tensor)
+        and v.shape == signals.mask_BR.shape
+        and f.name != "mask_BR"
     }
-    plain, padded = scorer.score(signals), scorer.score(dataclasses.replace(signals, **noisy))
-    assert torch.equal(plain[signals.mask_BR], padded[signals.mask_BR])
+    references = {n: v.masked_fill(~signals.mask_BR, 99) for n, v in signals.references.items()}
+    keep = signals.mask_BR & (signals.uniform < 0.7)
+    noisy = dataclasses.replace(signals, **noisy, references=references)
+    for one, two in (
+        (scorer.score(signals), scorer.score(noisy)),
+        (scorer.weigh(signals, keep), scorer.weigh(noisy, keep)),
+    ):
+        assert torch.equal(one[signals.mask_BR], two[signals.mask_BR])
 
 
 def score_of(name, signals):
@@ -76,9 +96,14 @@ def test_the_formulas_and_their_signs():
         "semantic-aware": s.attention_mass,
         "sstoken": 0.5 * minmax(rel, s.mask_BR) + 0.5 * s.attention_mass,
         "random": s.uniform,
+        "easiest": -s.loss,
+        "hardest": s.loss,
+        "middle-perplexity": -(s.base_rank - 0.5).abs(),
+        "first-k-dropped": torch.arange(11).expand(3, 11) >= 5,
+        "sample-oracle": ~(s.truth * s.mask_BR > 0).any(1, keepdim=True).expand(3, 11),
     }
     for name, score in expected.items():
-        torch.testing.assert_close(score_of(name, s)[s.mask_BR], score[s.mask_BR], msg=name)
+        torch.testing.assert_close(score_of(name, s)[s.mask_BR], score[s.mask_BR].float(), msg=name)
 
 
 def test_a_part_that_is_not_used_is_not_asked_for():

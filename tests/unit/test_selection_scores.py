@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sstoken.data import TokenData
-from sstoken.report.selection import run_record, selection_scores, wins_within_samples
+from sstoken.report.selection_scores import run_record, selection_scores, wins_within_samples
 
 
 def pairs_by_hand(score, sample, clean, same_sample=True):

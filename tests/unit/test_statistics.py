@@ -10,9 +10,9 @@ from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from sstoken.report.runs import ModelRuns
+from sstoken.report.question_scores import ModelRuns
 from sstoken.report.statistics import Estimates, estimate, holm, mcnemar, prior_df, recovered, seed_variance
-from sstoken.report.tables import with_average
+from sstoken.report.tables.estimates import with_average
 from tests.simulation import World, simulate, with_effects
 
 DIFFERENCE = np.array([[1.0, -1.0]])

@@ -5,13 +5,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from sstoken.report.costs import cost_table
+from sstoken.report.numbers import quantity, signed
 from sstoken.report.published import deviations_table, published_scores, published_table
-from sstoken.report.readable import selection as selection_table
-from sstoken.report.render import write_tables
-from sstoken.report.runs import read_runs
+from sstoken.report.question_scores import read_runs
 from sstoken.report.statistics import holm
-from sstoken.report.text import latex, latex_cell, quantity, signed
+from sstoken.report.tables import write_tables
+from sstoken.report.tables.captions import selection as selection_table
+from sstoken.report.tables.costs import cost_table
+from sstoken.report.tables.formats import latex, latex_cell
 
 MODELS = ["one", "two"]
 SEEDS = {"base": [0], "full": [0, 1], "sstoken": [0, 1], "oracle": [0, 1]}

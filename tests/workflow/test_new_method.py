@@ -37,9 +37,9 @@ def test_one_file_and_one_entry_reach_the_table(tmp_path, root):
         source = root / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, tmp_path / name)
-    (tmp_path / "sstoken" / "selection" / "methods" / "hardest.py").write_text(MINE)
+    (tmp_path / "sstoken" / "selection" / "methods" / "mine.py").write_text(MINE)
     with open(tmp_path / "sstoken" / "selection" / "methods" / "methods.yaml", "r+") as file:
-        text = file.read().replace("  full:\n", "  hardest:\n    scorer: hardest\n    keep_ratio: 0.5\n  full:\n", 1)
+        text = file.read().replace("  full:\n", "  mine:\n    scorer: mine\n    keep_ratio: 0.5\n  full:\n", 1)
         file.seek(0)
         file.write(text)
 
@@ -55,7 +55,7 @@ def test_one_file_and_one_entry_reach_the_table(tmp_path, root):
     document = yaml.safe_load((tmp_path / "config" / "ci.yaml").read_text())
     document |= {
         "models": ["tiny-llama"],
-        "methods": ["hardest"],
+        "methods": ["mine"],
         "benchmarks": ["arc_easy"],
         "seeds": [0],
         "experiment": "mine",
@@ -64,6 +64,6 @@ def test_one_file_and_one_entry_reach_the_table(tmp_path, root):
     path.write_text(yaml.safe_dump(document))
     flow.run(path)
     scores = pd.read_csv(tmp_path / "results" / "mine" / "scores.csv")
-    assert scores["method"].unique().tolist() == ["hardest"]
+    assert scores["method"].unique().tolist() == ["mine"]
     kept = pd.read_csv(tmp_path / "results" / "mine" / "costs.csv").query("stage == 'train'").iloc[0]
     assert 0 < kept["kept_tokens"] < kept["tokens"]

@@ -27,8 +27,8 @@ names = {name: f"{grid.root}/{name}.{kind}" for name, kind in (("scores", "csv")
 collect(grid.evaluations(), grid.cost_records(), **names)
 """,
     "tables": """
-from sstoken.report.asked import table_options
-from sstoken.report.render import write_tables
+from sstoken.report.facts import table_options
+from sstoken.report.tables import write_tables
 folder = grid.root / "report" / "tables"
 folder.mkdir(parents=True)
 table = Path(grid.config["benchmarks_file"])
@@ -47,7 +47,7 @@ BEGIN = """
 from pathlib import Path
 from sstoken.experiment.config import load_config
 from sstoken.experiment.grid import Grid
-from sstoken.report.asked import facts_of
+from sstoken.report.facts import facts_of
 from sstoken.report.results import Facts, Results
 grid = Grid(load_config("config/paper.yaml"))
 results = Results(grid.root, Facts(**facts_of(grid)))

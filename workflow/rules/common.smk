@@ -14,7 +14,7 @@ from sstoken.experiment.job_groups import evaluation_batches, training_batches
 from sstoken.experiment.progress import Progress
 from sstoken.records.devices import host_memory, visible_gpus
 from sstoken.records.documents import ConfigError, located
-from sstoken.report.asked import facts_of, table_options
+from sstoken.report.facts import facts_of, table_options
 from sstoken.selection.methods import MethodError
 
 # scripts run in processes of their own: they find the package without its being installed

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from sstoken.jobs import logged
-from sstoken.report.render import write_tables
+from sstoken.report.tables import write_tables
 
 with logged(snakemake.log[0]):
     write_tables(

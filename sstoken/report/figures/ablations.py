@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from sstoken.report.figures.style import INK, QUIET, Drawn, LeftOut, Look, legend_below, panels, whiskers
+from sstoken.report.numbers import number
 from sstoken.report.results import Results
-from sstoken.report.words import score
 
 SYMBOLS = {"loss_weight": "loss weight γ", "keep_ratio": "keep ratio ρ"}
 
@@ -53,6 +53,6 @@ def _ablation(results: Results, name: str, option: str) -> Drawn | LeftOut:
     axes[0].set_ylabel("average score, %", color=INK)
     legend_below(figure, axes)
     best = table.loc[table.groupby(["model", "method"], sort=False)["estimate"].idxmax()]
-    words = [f"{r.model}, {r.method}: highest at {r.value} ({score(r.estimate)})" for r in best.itertuples()]
+    words = [f"{r.model}, {r.method}: highest at {r.value} ({number(r.estimate, 1)})" for r in best.itertuples()]
     caption = f"Average score (95 % interval) over {axis_title}; everything else as in the main table."
     return Drawn(f"ablation-{name}", title, caption, f"Average score over {axis_title}. {'; '.join(words)}.", figure)

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 
 from sstoken.report.figures import style
 from sstoken.report.figures.style import Drawn, LeftOut, legend_below, panels, whiskers
+from sstoken.report.numbers import row_difference
 from sstoken.report.results import AVERAGE, Results
-from sstoken.report.words import difference
 
 TITLE = "Method minus full-data training"
 
@@ -39,7 +39,7 @@ def _averages(table: pd.DataFrame, models: list[str], methods: list[str]) -> Dra
             style.MARKERS[place % len(style.MARKERS)],
             model,
         )
-        words += [f"{model}, {m}: {difference(rows.loc[m])}" for m in methods if m in rows.index]
+        words += [f"{model}, {m}: {row_difference(rows.loc[m])}" for m in methods if m in rows.index]
     _finish(axis, methods)
     axis.set_xlabel("average score minus full's, percent points", color=style.INK)
     legend_below(figure, [axis])

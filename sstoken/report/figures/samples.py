@@ -9,9 +9,9 @@ from matplotlib import colormaps
 from matplotlib.patches import Rectangle
 
 from sstoken.report.figures.style import WIDTH, Drawn, LeftOut, panels
+from sstoken.report.numbers import share
 from sstoken.report.results import Results
-from sstoken.report.shaded import Line, ShadedSample, shaded_samples
-from sstoken.report.words import share
+from sstoken.report.samples import Line, ShadedSample, shaded_samples
 
 TITLE = "Samples, token by token"
 NOISE_LINE = "(planted noise)"

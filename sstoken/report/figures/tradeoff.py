@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sstoken.report.figures.style import INK, QUIET, Drawn, LeftOut, Look, legend_below, panels, whiskers
+from sstoken.report.numbers import row_estimate
 from sstoken.report.results import Results
-from sstoken.report.words import interval
 
 TITLE = "Average score against training time"
 
@@ -45,7 +45,7 @@ def draw(results: Results) -> list[Drawn | LeftOut]:
         axis.margins(x=0.12)
         best = max((r for r in rows if r[0] in facts.contenders), key=lambda r: r[1]["estimate"], default=None)
         if best:
-            words.append(f"{model}: highest {best[0]}, {interval(best[1])}")
+            words.append(f"{model}: highest {best[0]}, {row_estimate(best[1])}")
     axes[0].set_ylabel("average score, %", color=INK)
     legend_below(figure, axes)
     caption = (

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from sstoken.report.figures.style import INK, QUIET, Drawn, LeftOut, Look, legend_below, panels
+from sstoken.report.numbers import share
 from sstoken.report.results import Results
-from sstoken.report.words import share
 
 TITLE = "Scores of kept and dropped tokens over training"
 BINS = 20

@@ -20,7 +20,7 @@ from typing import Literal
 
 from sstoken.records.documents import read_yaml
 from sstoken.selection import Scorer
-from sstoken.selection.contract import SIGNALS, STATIC_SIGNALS
+from sstoken.selection.contract import SIGNALS, STATIC_SIGNALS, kind_of
 
 METHODS_FILE = Path(__file__).parent / "methods.yaml"
 TRACKS_FILE = Path(__file__).parent / "tracks.yaml"
@@ -56,7 +56,11 @@ class Method:
     prompt: "positions" (all that is not response) or "leading" (only what stands before the first response token: the
         release, wrong for multi-turn).
     random_seed: of the uniform draw; None = the run's seed (the release: 42).
+    learning_rate_factor: of the recipe's learning rate.
+    steps_factor: of the recipe's steps; 0.5 trains on the first half of what the others train on.
+    kind: "control" or "bound"; None: what the scorer yields ("mask", "weight" or "rows").
     source: where the settings come from.
+    claim: what the paper reports, marked [V] (read in the authors' code or paper) or [S] (from others).
     """
 
     name: str
@@ -74,16 +78,26 @@ class Method:
     attention_layer: str | int = "deep"
     prompt: Literal["positions", "leading"] = "positions"
     random_seed: int | None = None
+    learning_rate_factor: float = 1.0
+    steps_factor: float = 1.0
+    kind: Literal["mask", "weight", "rows", "bound", "control"] | None = field(default=None, compare=False)
     source: str = field(default="", compare=False)
+    claim: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.keep_ratio <= 1:
             raise MethodError(f"method {self.name}: keep_ratio must lie in [0, 1], not {self.keep_ratio}")
-        unknown = self.needs - SIGNALS.keys()
+        for factor in ("learning_rate_factor", "steps_factor"):
+            if not 0 < getattr(self, factor) <= 1:
+                raise MethodError(f"method {self.name}: {factor} must lie in (0, 1], not {getattr(self, factor)}")
+        if self.kind is None:
+            derived = "control" if self.scorer is None else "weight" if self.scorer.weighs else "mask"
+            object.__setattr__(self, "kind", derived)
+        unknown = {s for s in self.needs if kind_of(s) not in SIGNALS}
         if unknown:
             raise MethodError(f"method {self.name}: unknown signal {sorted(unknown)}; known: {', '.join(SIGNALS)}")
         if self.scope == "dataset" and not self.static:
-            dynamic = ", ".join(sorted(self.needs - STATIC_SIGNALS))
+            dynamic = ", ".join(sorted(s for s in self.needs if kind_of(s) not in STATIC_SIGNALS))
             raise MethodError(
                 f"method {self.name}: scope 'dataset' ranks all tokens before the first step, but its scores need "
                 f"{dynamic}, known only at each step; use scope 'sample' or 'batch'"
@@ -104,7 +118,14 @@ class Method:
     @property
     def static(self) -> bool:
         """The mask is known before the first step."""
-        return self.needs <= STATIC_SIGNALS
+        return {kind_of(s) for s in self.needs} <= STATIC_SIGNALS
+
+    @property
+    def keeps_all(self) -> bool:
+        """Every response token counts the same, whatever its score: the method trains in full."""
+        if not self.trains or self.scorer.keep_above is not None or self.scorer.weighs:
+            return False
+        return self.keep_ratio == 1 and self.parts == 1
 
     @property
     def weights(self) -> dict[str, str]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from sstoken.report.numbers import listed, number, row_difference, row_ends, row_estimate, seconds, share, signed
 from sstoken.report.results import Results
-from sstoken.report.words import difference, ends, interval, listed, score, seconds, share, signed
 
 BASELINE, HEADLINE = "full", "sstoken"
 
@@ -72,9 +72,9 @@ def glance_of(results: Results, model: str) -> Glance:
     return Glance(
         model=model,
         winner=best[0],
-        average=interval(results.average(model, best[0])),
-        gap=difference(gap) if gap is not None else "",
-        headline=difference(headline) if headline is not None else "",
+        average=row_estimate(results.average(model, best[0])),
+        gap=row_difference(gap) if gap is not None else "",
+        headline=row_difference(headline) if headline is not None else "",
         cost=row.time,
         kept=", ".join(filter(None, shares)),
     )
@@ -105,7 +105,7 @@ def _ranking(results: Results, model: str) -> list[str]:
 
 
 def _wins(results: Results, model: str, best: list[str]) -> str:
-    shown = {m: interval(results.average(model, m)) for m in best}
+    shown = {m: row_estimate(results.average(model, m)) for m in best}
     level = [m for m in best if shown[m].split()[0] == shown[best[0]].split()[0]]
     if len(level) > 1:
         text = f"{listed(level)} share the highest average, {shown[best[0]].split()[0]}."
@@ -115,7 +115,7 @@ def _wins(results: Results, model: str, best: list[str]) -> str:
     base = {m: results.average(model, m) for m in results.facts.untrained}
     for method, row in base.items():
         if row is not None and row["estimate"] > results.average(model, best[0])["estimate"]:
-            text += f" The untrained {method} is higher still, {score(row['estimate'])}: training hurt here."
+            text += f" The untrained {method} is higher still, {number(row['estimate'], 1)}: training hurt here."
     if (recovery := results.recovery(model, best[0])) is not None:
         low, high = (share(recovery[end]).removesuffix(" %") for end in ("low", "high"))
         text += f" It recovers {share(recovery['estimate'])} [{low}, {high}] of what the oracle gains over {BASELINE}."
@@ -130,10 +130,10 @@ def _real(results: Results, model: str, best: list[str]) -> str:
         parts.append(f"No method beats {BASELINE}.")
     for method in shown:
         gap = results.difference(model, method, BASELINE)
-        parts.append(f"{method} minus {BASELINE}: {difference(gap)}." if gap is not None else "")
+        parts.append(f"{method} minus {BASELINE}: {row_difference(gap)}." if gap is not None else "")
     if len(best) > 1 and BASELINE not in best[:2]:
         lead = results.difference(model, best[0], best[1])
-        parts.append(f"{best[0]} minus {best[1]}: {difference(lead)}." if lead is not None else "")
+        parts.append(f"{best[0]} minus {best[1]}: {row_difference(lead)}." if lead is not None else "")
     gaps = [results.difference(model, m, BASELINE) for m in best if m != BASELINE]
     gaps = [g for g in gaps if g is not None]
     if gaps:
@@ -185,10 +185,10 @@ def _row(results: Results, model: str, method: str, best: bool) -> OverviewRow:
         method=method,
         role="bound" if method in facts.bounds else "" if trains else "not trained",
         best=best,
-        average=score(average["estimate"]) if average is not None else "",
-        average_ends=ends(average) if average is not None else "",
-        gap=signed(gap["estimate"]) if gap is not None else "",
-        gap_ends=ends(gap) if gap is not None else "",
+        average=number(average["estimate"], 1) if average is not None else "",
+        average_ends=row_ends(average) if average is not None else "",
+        gap=signed(gap["estimate"], 1) if gap is not None else "",
+        gap_ends=row_ends(gap) if gap is not None else "",
         verdict=_verdict(gap),
         time="" if total is None else _ratio(total, baseline) if baseline is not None else seconds(total),
         kept=share(kept) if kept is not None else "",

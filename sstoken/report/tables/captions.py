@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from sstoken.report.tables import AVERAGE
-from sstoken.report.text import EMPTY, interval, number, p_value, quantity, signed
+from sstoken.report.numbers import EMPTY, interval, number, p_value, quantity, signed
+from sstoken.report.tables.estimates import AVERAGE
 
 INTERVAL = "the 95 % interval, over new questions and, where there are several runs, new seeds"
 
@@ -41,7 +41,9 @@ def differences(table: pd.DataFrame, baseline: str) -> tuple[pd.DataFrame, str]:
             "model": rows["model"],
             "method": rows["method"],
             f"minus {baseline}": rows["estimate"].map(signed),
-            "95 % interval": [interval(low, high) for low, high in zip(rows["low"], rows["high"], strict=True)],
+            "95 % interval": [
+                interval(low, high, plus=True) for low, high in zip(rows["low"], rows["high"], strict=True)
+            ],
             "p": rows["p"].map(p_value),
             "p (Holm)": rows["p_holm"].map(p_value),
             "significant": rows["significant"].map({True: "yes", False: "no"}).fillna(EMPTY),
@@ -62,7 +64,9 @@ def recovered(table: pd.DataFrame, baseline: str, ceiling: str) -> tuple[pd.Data
             "model": table["model"],
             "method": table["method"],
             "recovered": table["estimate"].map(signed),
-            "95 % interval": [interval(low, high) for low, high in zip(table["low"], table["high"], strict=True)],
+            "95 % interval": [
+                interval(low, high, plus=True) for low, high in zip(table["low"], table["high"], strict=True)
+            ],
         }
     )
     caption = (
@@ -103,10 +107,7 @@ def published(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
             "published": table["published"].map(number),
             "published runs": table["published_runs"].astype(str),
             "reproduced": table["reproduced"].map(number),
-            "95 % interval": [
-                EMPTY if pd.isna(low) else f"[{low:.2f}, {high:.2f}]"
-                for low, high in zip(table["low"], table["high"], strict=True)
-            ],
+            "95 % interval": [interval(low, high) for low, high in zip(table["low"], table["high"], strict=True)],
         }
     )
     caption = (

@@ -11,10 +11,9 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from sstoken.report.runs import ModelRuns
+from sstoken.report.question_scores import AVERAGE, ModelRuns
 from sstoken.report.statistics import Estimates, estimate, holm, mcnemar, recovered
 
-AVERAGE = "Average"
 ALPHA = 0.05
 KEY = ["model", "method", "benchmark"]
 ESTIMATE = ["estimate", "low", "high"]

@@ -13,6 +13,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+AVERAGE = "Average"
+"""What stands in the column ``benchmark`` for the unweighted mean over all benchmarks."""
 NAMES = ["method", "benchmark", "question_id", "cluster_id"]
 MISSING_COLUMNS = ["model", "method", "seed", "why"]
 

@@ -12,7 +12,6 @@ import pandas as pd
 
 from sstoken.records.files import atomic_write
 
-EMPTY = "–"
 _LATEX = {
     "\\": r"\textbackslash{}",
     **{c: f"\\{c}" for c in "&%$#_{}"},
@@ -75,29 +74,3 @@ def latex(table: pd.DataFrame, align: list[str], caption: str, label: str) -> st
 def latex_cell(cell) -> str:
     escaped = "".join(_LATEX.get(character, character) for character in str(cell))
     return re.sub(r"\*\*(.+?)\*\*", r"\\textbf{\1}", escaped)
-
-
-def number(value, digits: int = 2) -> str:
-    """A signless number; a dash where there is none."""
-    return EMPTY if pd.isna(value) else f"{value:.{digits}f}"
-
-
-def signed(value, digits: int = 2) -> str:
-    """+0.40 or −0.40; a change of nothing is 0.00."""
-    if pd.isna(value):
-        return EMPTY
-    text = f"{value:+.{digits}f}"
-    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
-
-
-def interval(low, high, digits: int = 2) -> str:
-    return EMPTY if pd.isna(low) else f"[{signed(low, digits)}, {signed(high, digits)}]"
-
-
-def p_value(p) -> str:
-    return EMPTY if pd.isna(p) else ("< 0.001" if p < 0.001 else f"{p:.3f}")
-
-
-def quantity(value) -> str:
-    """Three digits, large numbers by powers of ten: 6.62, 471, 1.14e5."""
-    return EMPTY if pd.isna(value) else f"{value:.3g}".replace("e+0", "e").replace("e+", "e")

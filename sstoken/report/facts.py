@@ -22,7 +22,7 @@ def facts_of(grid: Grid) -> dict:
 
 
 def table_options(grid: Grid) -> dict:
-    """Keyword arguments of ``sstoken.report.write_tables``."""
+    """Keyword arguments of ``sstoken.report.tables.write_tables``."""
     return {
         "models": list(grid.models),
         "seeds": {method: grid.reported_seeds(method) for method in grid.methods},

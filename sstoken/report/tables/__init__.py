@@ -7,11 +7,11 @@ from pathlib import Path
 import pandas as pd
 
 from sstoken.records.documents import pick, read_table
-from sstoken.report import readable, text
-from sstoken.report.costs import cost_table
 from sstoken.report.published import deviations_table, published_table
-from sstoken.report.runs import MISSING_COLUMNS, read_runs
-from sstoken.report.tables import (
+from sstoken.report.question_scores import MISSING_COLUMNS, read_runs
+from sstoken.report.tables import captions
+from sstoken.report.tables.costs import cost_table
+from sstoken.report.tables.estimates import (
     AVERAGE,
     AVERAGES,
     BOUNDS,
@@ -27,6 +27,7 @@ from sstoken.report.tables import (
     model_tables,
     with_average,
 )
+from sstoken.report.tables.formats import write_csv, write_text
 
 BASELINE, CEILING = "full", "oracle"
 
@@ -95,16 +96,16 @@ def write_tables(
         "missing": concat(missing, MISSING_COLUMNS).drop_duplicates(),
     }
     for name, frame in tidy.items():
-        text.write_csv(frame, folder / f"{name}.csv")
+        write_csv(frame, folder / f"{name}.csv")
     texts = {
-        "main": readable.main(tidy["main"], best, titles),
-        "differences": readable.differences(pairs, BASELINE),
-        "recovered": readable.recovered(share, BASELINE, CEILING),
-        "costs": readable.costs(tidy["costs"]),
-        "published": readable.published(tidy["published"]),
-        "deviations": readable.deviations(tidy["deviations"]),
+        "main": captions.main(tidy["main"], best, titles),
+        "differences": captions.differences(pairs, BASELINE),
+        "recovered": captions.recovered(share, BASELINE, CEILING),
+        "costs": captions.costs(tidy["costs"]),
+        "published": captions.published(tidy["published"]),
+        "deviations": captions.deviations(tidy["deviations"]),
     }
     if selection is not None:
-        texts["selection"] = readable.selection(pd.read_csv(selection))
+        texts["selection"] = captions.selection(pd.read_csv(selection))
     for name, (frame, caption) in texts.items():
-        text.write_text(frame, folder / name, caption)
+        write_text(frame, folder / name, caption)

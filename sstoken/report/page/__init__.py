@@ -9,12 +9,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sstoken.records.files import atomic_write
 from sstoken.report.figures import MANIFEST
-from sstoken.report.markup import inline_svg, markdown_blocks
-from sstoken.report.origin import origin_of
+from sstoken.report.numbers import listed
+from sstoken.report.page.html import inline_svg, markdown_blocks
+from sstoken.report.page.provenance import origin_of
+from sstoken.report.page.verdicts import HEADLINE, glance_of, overview, spans, verdict_of
 from sstoken.report.results import Results
-from sstoken.report.shaded import shaded_samples
-from sstoken.report.summary import HEADLINE, glance_of, overview, spans, verdict_of
-from sstoken.report.words import listed
+from sstoken.report.samples import shaded_samples
 
 TEMPLATES = Path(__file__).parent / "templates"
 

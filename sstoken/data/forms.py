@@ -1,0 +1,344 @@
+"""The forms in which people keep instruction rows, each recognised by its columns and brought to messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+ROLES = ("system", "user", "assistant", "tool")
+SPEAKERS = {
+    "system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant",
+    "chatgpt": "assistant", "bing": "assistant", "bard": "assistant", "tool": "tool", "observation": "tool",
+    "function_response": "tool", "function_call": "assistant",
+}  # fmt: skip
+"""ShareGPT's ``from`` -> role."""
+
+FORMS = {
+    "messages": "messages",
+    "prompt-completion": "prompt, completion",
+    "alpaca": "instruction, output (and input)",
+    "dolly": "instruction, response (and context)",
+    "sharegpt": "conversations with from, value",
+    "tokens": "input_ids with labels or assistant_masks",
+}
+"""Name -> the columns that a row of this form fills."""
+
+SPANS = ("noise", "teaches", "always_clean")
+RENDERED = ("tool_calls", "tool_call_id", "name", "reasoning_content", "thinking")
+"""Keys of a message that a chat template may show; a row is refused where the template leaves one out."""
+_OWN = ("role", "content", "weight", "train", *RENDERED, *SPANS)
+_EVERY_ROW = ("id", "source", "system", "tools")
+_COLUMNS = {
+    "messages": ("messages",),
+    "prompt-completion": ("prompt", "completion", *SPANS),
+    "alpaca": ("instruction", "input", "output", *SPANS),
+    "dolly": ("instruction", "context", "response", *SPANS),
+    "sharegpt": ("conversations",),
+    "tokens": ("input_ids", "labels", "assistant_masks", "attention_mask"),
+}
+
+
+class BadForm(ValueError):
+    """A row that is in none of the forms, or in several; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a row says, whatever its form.
+
+    messages: ``{"role", "content"}`` and what else ``RENDERED`` and ``SPANS`` name; an assistant's turn that is not to be
+    trained on has ``"train": False``.  tools: what the row offers to call, for the chat template.  tokens: of a row that
+    is tokenised already, (ids, response mask), and no messages.  unread: keys that carry text which nothing reads.
+    """
+
+    form: str
+    messages: tuple[dict, ...] = ()
+    tools: tuple[dict, ...] = ()
+    tokens: tuple[tuple[int, ...], tuple[bool, ...]] | None = None
+    unread: tuple[str, ...] = ()
+
+
+def read_form(raw: object) -> Content:
+    """Recognise the row's form by the columns that it fills, and check it.
+
+    Raises:
+        BadForm: no form or several, a turn that is not as its form says, nothing to train on.
+    """
+    if not isinstance(raw, Mapping):
+        raise BadForm(f"not an object but {type(raw).__name__}")
+    row = {key: value for key, value in raw.items() if value is not None}  # a column that other rows fill is null here
+    form = _form_of(row)
+    unread = [str(key) for key in row if key not in (*_COLUMNS[form], *_EVERY_ROW) and has_text(row[key])]
+    if form == "tokens":
+        for key in ("system", "tools"):
+            if has_text(row.get(key)):
+                raise BadForm(f"{key} beside input_ids: the row is tokenised already, so it cannot be rendered")
+        return Content(form, tokens=_tokens(row), unread=tuple(unread))
+    messages = _as_messages(row, form)
+    system = row.get("system", "")
+    if not isinstance(system, str):
+        raise BadForm(f"system is not text but {type(system).__name__}")
+    if system.strip():
+        if any(isinstance(m, Mapping) and m.get("role") == "system" for m in messages):
+            raise BadForm("a system column beside a message of the role system: which of them counts?")
+        messages = [{"role": "system", "content": system}, *messages]
+    checked = tuple(_message(number, message) for number, message in enumerate(messages, 1))
+    for given in messages:
+        unread += [f"messages[].{key}" for key in given if key not in _OWN and has_text(given[key])]
+    if not any(message["role"] == "assistant" for message in checked):
+        raise BadForm("no assistant turn")
+    if not any(message["role"] == "assistant" and message.get("train", True) for message in checked):
+        raise BadForm("no assistant turn to train on: each has weight 0 or train false")
+    return Content(form, checked, _tools(row.get("tools")), unread=tuple(dict.fromkeys(unread)))
+
+
+def has_text(value: object) -> bool:
+    """Whether any text stands in the value, however deep."""
+    if isinstance(value, str):
+        return bool(value.strip())
+    if isinstance(value, Mapping):
+        return any(has_text(part) for part in value.values())
+    return isinstance(value, (list, tuple)) and any(has_text(part) for part in value)
+
+
+def texts_in(value: object) -> Iterator[str]:
+    """Every text in the value, keys included, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield str(key)
+            yield from texts_in(part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from texts_in(part)
+
+
+def _form_of(row: Mapping) -> str:
+    has = row.keys().__contains__
+    found = [
+        name
+        for name, there in (
+            ("messages", has("messages")),
+            ("prompt-completion", has("prompt") and has("completion")),
+            ("alpaca", has("instruction") and has("output")),
+            ("dolly", has("instruction") and has("response")),
+            ("sharegpt", has("conversations")),
+            ("tokens", has("input_ids") and (has("labels") or has("assistant_masks"))),
+        )
+        if there
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        tried = "; ".join(f"{name} ({FORMS[name]})" for name in found)
+        raise BadForm(f"ambiguous: it fits the forms {tried}; keep the columns of one")
+    tried = "; ".join(f"{name} ({columns})" for name, columns in FORMS.items())
+    raise BadForm(f"in none of the known forms: {tried}; its keys: {', '.join(map(str, row)) or 'none'}")
+
+
+def _as_messages(row: Mapping, form: str) -> list:
+    if form == "messages":
+        return _list(row["messages"], "messages")
+    if form == "sharegpt":
+        return [_spoken(number, turn) for number, turn in enumerate(_list(row["conversations"], "conversations"), 1)]
+    spans = {key: row[key] for key in SPANS if key in row}
+    if form == "prompt-completion":
+        prompt, completion = row["prompt"], row["completion"]
+        asked = list(prompt) if isinstance(prompt, (list, tuple)) else [{"role": "user", "content": prompt}]
+        if isinstance(completion, (list, tuple)):
+            if spans:
+                raise BadForm(f"{', '.join(spans)} beside a completion that is a list: put them into its messages")
+            return [*asked, *completion]
+        return [*asked, {"role": "assistant", "content": completion, **spans}]
+    # Alpaca's input (Dolly's context) follows the instruction after an empty line
+    added, answer = ("input", "output") if form == "alpaca" else ("context", "response")
+    parts = [row["instruction"], row.get(added, "")]
+    for name, part in zip(("instruction", added), parts, strict=True):
+        if not isinstance(part, str):
+            raise BadForm(f"{name} is not text but {type(part).__name__}")
+    question = "\n\n".join(part for part in parts if part.strip())
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": row[answer], **spans}]
+
+
+def _list(value: object, name: str) -> list:
+    if not isinstance(value, (list, tuple)):
+        raise BadForm(f"{name} is not a list but {type(value).__name__}")
+    return list(value)
+
+
+def _spoken(number: int, turn: object) -> dict:
+    """A turn of ShareGPT as a message."""
+    if isinstance(turn, Mapping) and turn.get("role") is not None and turn.get("from") is None:
+        return dict(turn)
+    if not isinstance(turn, Mapping) or not {"from", "value"} <= turn.keys():
+        raise BadForm(f"turn {number} of conversations has no from and value")
+    if turn["from"] not in SPEAKERS:
+        raise BadForm(f"turn {number} is from the unknown {turn['from']!r}; known: {', '.join(SPEAKERS)}")
+    rest = {key: value for key, value in turn.items() if key not in ("from", "value")}
+    if turn["from"] != "function_call":
+        return {"role": SPEAKERS[turn["from"]], "content": turn["value"], **rest}
+    try:
+        call = json.loads(turn["value"])
+    except (TypeError, ValueError):
+        call = None
+    if not isinstance(call, dict):
+        raise BadForm(f"turn {number}: the value of a function_call is not a JSON object")
+    return {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": call}], **rest}
+
+
+def _message(number: int, message: object) -> dict:
+    """The message, checked and without what is null in it."""
+    if not isinstance(message, Mapping) or "role" not in message or not {"content", "tool_calls"} & message.keys():
+        raise BadForm(f"message {number} has no role and content")
+    message = {key: value for key, value in message.items() if value is not None or key == "content"}
+    role = message["role"]
+    if role not in ROLES:
+        raise BadForm(f"message {number} has the unknown role {role!r}; known: {', '.join(ROLES)}")
+    found = {key: message[key] for key in (*RENDERED, *SPANS) if key in message}
+    if "tool_calls" in found:
+        found["tool_calls"] = _calls(number, role, found["tool_calls"])
+    found = {key: value for key, value in found.items() if key in SPANS or has_text(value)}
+    content = _text(number, message.get("content"), "tool_calls" in found)
+    if role == "assistant" and not content.strip() and "tool_calls" not in found:
+        raise BadForm(f"message {number}: the assistant's response is empty")
+    for value in (content, *(text for key in RENDERED for text in texts_in(found.get(key)))):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            place = f"message {number}'s content"
+            raise BadForm(f"{place} is not Unicode text: half a surrogate pair at character {error.start}") from error
+    for key in SPANS:
+        if fault := _span_fault(key, found.get(key), content):
+            raise BadForm(f"message {number}: {fault}")
+        if found.get(key) and role != "assistant":
+            raise BadForm(f"message {number}: {key} speaks of a response, this is a turn of the role {role}")
+    if not _trained(number, message) and role == "assistant":
+        found["train"] = False
+    return {"role": role, "content": content, **found}
+
+
+def _trained(number: int, message: Mapping) -> bool:
+    weight, train = message.get("weight", 1), message.get("train", True)
+    if isinstance(weight, bool) or weight not in (0, 1):
+        raise BadForm(f"message {number}: weight {weight!r}; a turn is trained on (1) or not (0)")
+    if not isinstance(train, bool):
+        raise BadForm(f"message {number}: train is not true or false but {train!r}")
+    return bool(weight) and train
+
+
+def _text(number: int, content: object, may_lack: bool) -> str:
+    if content is None and may_lack:
+        return ""
+    if isinstance(content, (list, tuple)):  # the parts of a multimodal message
+        for part in content:
+            kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+            if kind != "text" or not isinstance(part.get("text"), str):
+                raise BadForm(f"message {number}'s content has a part of the type {kind!r}; only text can be read")
+        return "".join(part["text"] for part in content)
+    if not isinstance(content, str):
+        raise BadForm(f"message {number}'s content is not text but {type(content).__name__}")
+    return content
+
+
+def _calls(number: int, role: str, calls: object) -> list:
+    if not isinstance(calls, (list, tuple)) or not all(isinstance(call, Mapping) for call in calls):
+        raise BadForm(f"message {number}: tool_calls is not a list of objects")
+    if calls and role != "assistant":
+        raise BadForm(f"message {number}: tool_calls in a turn of the role {role}; only an assistant calls tools")
+    return [_call(_without_nulls(call)) for call in calls]
+
+
+def _call(call: dict) -> dict:
+    """Templates write arguments as JSON: given as JSON text, they would be quoted twice."""
+    function = call.get("function")
+    if isinstance(function, dict) and isinstance(function.get("arguments"), str):
+        try:
+            parsed = json.loads(function["arguments"])
+        except ValueError:
+            return call
+        if isinstance(parsed, dict):
+            return {**call, "function": {**function, "arguments": parsed}}
+    return call
+
+
+def _tools(tools: object) -> tuple[dict, ...]:
+    if isinstance(tools, str):
+        if not tools.strip():
+            return ()
+        try:
+            tools = json.loads(tools)
+        except ValueError as error:
+            raise BadForm(f"tools is text, but not JSON: {error}") from error
+    if not isinstance(tools or [], (list, tuple)) or not all(isinstance(tool, Mapping) for tool in tools or ()):
+        raise BadForm("tools is not a list of objects")
+    return tuple(_without_nulls(tool) for tool in tools or ())
+
+
+def _without_nulls(value):
+    """Arrow gives every row the keys of all rows, null where a row has none."""
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(part) for key, part in value.items() if part is not None}
+    return [_without_nulls(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+def _span_fault(key: str, spans: object, content: str) -> str | None:
+    if spans is None:
+        return None
+    shape, types = ("[start, end, kind]", [int, int, str]) if key == "noise" else ("[start, end]", [int, int])
+    if not isinstance(spans, (list, tuple)):
+        return f"{key} is not a list of {shape} but {type(spans).__name__}"
+    for span in spans:
+        # by exact type: true and false are ints to isinstance
+        if not (isinstance(span, (list, tuple)) and [type(part) for part in span] == types):
+            return f"{key} span {span!r} is not {shape}"
+        if not 0 <= span[0] < span[1] <= len(content):
+            return f"{key} span {span!r} lies outside the content of {len(content)} characters"
+    return None
+
+
+def _tokens(row: Mapping) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """(ids, response mask) of a row that is tokenised already, its padding left out."""
+    ids = _integers(row, "input_ids")
+    if not ids:
+        raise BadForm("input_ids is empty")
+    if min(ids) < 0:
+        raise BadForm(f"input_ids holds the negative id {min(ids)}")
+    masks = {}
+    if "labels" in row:
+        labels = _integers(row, "labels", len(ids))
+        for place, (token, label) in enumerate(zip(ids, labels, strict=True)):
+            if label not in (-100, token):
+                raise BadForm(
+                    f"labels[{place}] is {label}, input_ids[{place}] is {token}: labels repeat the ids of the response "
+                    "and are -100 elsewhere (not shifted)"
+                )
+        masks["labels"] = tuple(label != -100 for label in labels)
+    if "assistant_masks" in row:
+        masks["assistant_masks"] = tuple(bool(m) for m in _integers(row, "assistant_masks", len(ids), (0, 1)))
+    if len(set(masks.values())) > 1:
+        raise BadForm("labels and assistant_masks disagree about which tokens are response")
+    mask = next(iter(masks.values()))
+    real = _integers(row, "attention_mask", len(ids), (0, 1)) if "attention_mask" in row else [1] * len(ids)
+    if "01" in (shape := "".join(map(str, real)).lstrip("0")):
+        raise BadForm("attention_mask has a gap within the sample; only padding at its ends can be left out")
+    if "1" not in shape:
+        raise BadForm("attention_mask leaves no token")
+    kept = [place for place, there in enumerate(real) if there]
+    return tuple(ids[place] for place in kept), tuple(mask[place] for place in kept)
+
+
+def _integers(row: Mapping, key: str, length: int | None = None, among: tuple[int, ...] = ()) -> list[int]:
+    values = row[key]
+    values = values.tolist() if hasattr(values, "tolist") else values
+    if not isinstance(values, (list, tuple)):
+        raise BadForm(f"{key} is not a list but {type(values).__name__}")
+    values = [int(value) if isinstance(value, bool) else value for value in values]
+    if not all(type(value) is int for value in values):
+        raise BadForm(f"{key} holds something else than whole numbers")
+    if length is not None and len(values) != length:
+        raise BadForm(f"{key} has {len(values)} entries, input_ids {length}")
+    if among and not set(values) <= set(among):
+        raise BadForm(f"{key} holds something else than {' and '.join(map(str, among))}")
+    return values
