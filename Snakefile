@@ -29,8 +29,7 @@ rule all:
 
 
 onstart:
-    if line := remember(CONFIG, GRID.root):
-        say(line)
+    say(remember(CONFIG, GRID.root))
     Progress(GRID.progress()).watch(say)
 
 

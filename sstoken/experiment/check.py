@@ -60,14 +60,12 @@ def _model_fault(grid: Grid, entry: ModelEntry) -> str | None:
 
 
 def _data(grid: Grid) -> Iterator[str]:
-    generated = grid.config["world"] is not None
     for name in grid.datasets():
-        asked = (grid.config["data"] or {})[name]["sources"]
-        for source in asked:
-            if "{world}" in source and not generated:
-                yield f"data.{name}: {source} is a file of the embedded world; add world: {{}} to generate it"
         for source in grid.dataset(name)["sources"]:
-            if not source.startswith((str(grid.world), str(grid.hub.folder))) and (fault := _source_fault(source)):
+            if source.startswith(str(grid.world)):
+                if grid.config["world"] is None:
+                    yield f"data.{name}: {{world}} is the folder of the embedded world; add world: {{}} to generate it"
+            elif not source.startswith(str(grid.hub.folder)) and (fault := _source_fault(source)):
                 yield f"data.{name}: {fault}"
     for model in grid.models:
         for method in grid.needed_methods(model):

@@ -62,7 +62,7 @@ def _value(rules: dict) -> str:
         return ", ".join(f"`{json.dumps(value)}`" if value is None else f"`{value}`" for value in rules["enum"])
     kinds = rules.get("type", "object")
     names = {"object": "mapping", "array": "list", "string": "text", "boolean": "true, false"}
-    text = " or ".join(names.get(kind, kind) for kind in (kinds if isinstance(kinds, list) else [kinds]))
+    text = " or ".join(str(names.get(kind, kind)) for kind in (kinds if isinstance(kinds, list) else [kinds]))
     bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     limits = [f"{sign} {rules[name]}" for name, sign in bounds.items() if name in rules]
     return text + (f" {', '.join(limits)}" if limits else "")

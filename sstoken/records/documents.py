@@ -157,7 +157,8 @@ def read_table(path: str | Path, schema_name: str) -> list[dict[str, str]]:
     """
     text = read_text(path)
     numbered = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip() and not line.startswith("#")]
-    rules, rows, seen = schema(schema_name), [], {}
+    rules, rows = schema(schema_name), []
+    seen: dict[str, int] = {}
     for (number, _), row in zip(
         numbered[1:], csv.DictReader((line for _, line in numbered), delimiter="\t"), strict=True
     ):

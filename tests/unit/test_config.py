@@ -163,12 +163,45 @@ def test_pins_are_the_same_everywhere(root):
     extras = project["optional-dependencies"]
     lock = dict(line.split("==") for line in (root / "requirements.lock").read_text().splitlines() if "==" in line)
     names = {name.lower().replace("_", "-"): pin for name, pin in lock.items()}
-    for pin in [*project["dependencies"], *extras["smollm2"], *extras["test"]]:
-        name, version = pin.split("==")
-        assert names[name.lower().replace("_", "-")] == version, pin
-    expected = [*project["dependencies"], *(p for p in extras["smollm2"] if not p.startswith("llm-"))]
+    product = [*project["dependencies"], *(p for extra in ("workflow", "eval", "report") for p in extras[extra])]
+    asked = [Requirement(text) for text in [*product, *extras["smollm2"], *extras["test"]]]
+    for requirement in asked:
+        assert requirement.specifier.contains(names[requirement.name.lower().replace("_", "-")]), requirement
+    wanted = [Requirement(text).name for text in [*product, *extras["smollm2"]] if not text.startswith("llm-")]
+    expected = [f"{name}=={names[name.lower().replace('_', '-')]}" for name in wanted]
     for path in ("environment.yml", "workflow/envs/sstoken.yaml"):
         assert yaml.safe_load((root / path).read_text())["dependencies"][-1]["pip"] == expected, path
+
+
+def test_the_lowest_version_asked_for_is_one_that_the_suite_runs_on(root):
+    """Of requirements-oldest.txt where it names the package, else of the lock."""
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    tested = {}
+    for file in ("requirements.lock", "requirements-oldest.txt"):
+        pins = [line.split("==") for line in (root / file).read_text().splitlines() if "==" in line and line[0] != "#"]
+        tested |= {name.lower().replace("_", "-"): version for name, version in pins}
+    extras = project["optional-dependencies"]
+    for text in [*project["dependencies"], *extras["workflow"], *extras["eval"], *extras["report"]]:
+        requirement = Requirement(text)
+        lowest = next(s.version for s in requirement.specifier if s.operator in (">=", "=="))
+        pin = tested[requirement.name.lower().replace("_", "-")]
+        assert pin == lowest or pin.startswith(f"{lowest}."), f"{text}: tested on {pin}"
+
+
+def test_the_library_alone_is_small(root):
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    names = {Requirement(text).name.lower() for text in project["dependencies"]}
+    assert not names & {
+        "snakemake",
+        "lm-eval",
+        "pandas",
+        "matplotlib",
+        "scipy",
+        "statsmodels",
+        "jinja2",
+        "pytest",
+        "trl",
+    }
 
 
 def test_torch_has_all_that_its_build_asks_for():

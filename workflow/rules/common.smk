@@ -12,6 +12,7 @@ from sstoken.experiment.config import read_config
 from sstoken.experiment.grid import Grid
 from sstoken.experiment.job_groups import evaluation_batches, training_batches
 from sstoken.experiment.progress import Progress
+from sstoken.experiment.runtime import runtime
 from sstoken.records.devices import host_memory, visible_gpus
 from sstoken.records.documents import ConfigError, located
 from sstoken.report.facts import facts_of, table_options
@@ -59,7 +60,8 @@ wildcard_constraints:
 
 
 def say(line):
-    print(line, file=sys.stderr, flush=True)
+    if line:
+        print(line, file=sys.stderr, flush=True)
 
 
 def names(paths):

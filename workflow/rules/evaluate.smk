@@ -22,7 +22,7 @@ for batch in evaluation_batches(GRID):
         threads: 1
         resources:
             mem_mb=memory,
-            runtime=720,
+            runtime=lambda w, attempt, batch=batch: attempt * runtime(GRID, "evaluate", w.model, batch.of(w), 720),
             gpu=gpus,
         params:
             trained=lambda w, batch=batch: [GRID.all_methods[run.method].trains for run in batch.of(w)],

@@ -19,7 +19,7 @@ rule losses:
     threads: 1
     resources:
         mem_mb=memory,
-        runtime=240,
+        runtime=lambda w, attempt: attempt * runtime(GRID, "references", w.model, [], 240),
         gpu=gpus,
     params:
         settings=CONFIG["references"],

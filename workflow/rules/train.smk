@@ -22,7 +22,7 @@ for batch in training_batches(GRID):
         threads: 1
         resources:
             mem_mb=memory_of_run,
-            runtime=720,
+            runtime=lambda w, attempt, batch=batch: attempt * runtime(GRID, "train", w.model, batch.of(w), 720),
             gpu=gpus_of_run,
         params:
             runs=lambda w, batch=batch: [GRID.order(run) for run in batch.of(w)],

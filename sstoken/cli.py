@@ -1,0 +1,171 @@
+"""The command ``sstoken``: what there is, what it would cost, how far it is, what came out."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import sys
+import textwrap
+from pathlib import Path
+
+from sstoken import __version__
+
+EXAMPLES = """\
+examples:
+  sstoken methods                                    every method: equation, what it needs, what it costs
+  sstoken doctor config/smollm2.yaml                 what of this machine would stop that run
+  sstoken plan config/paper.yaml seeds=[0]           jobs, GPU-hours and disk, before anything runs
+  sstoken report config/config.yaml                  the page of a grid that is still running
+
+key=value words change one setting each; points reach into blocks:
+  sstoken plan config/paper.yaml training.adapter.rank=16 "evaluation={limit: 100}"
+config/README.md explains every key.
+"""
+ELSEWHERE = {
+    "status": "sstoken.experiment.status",
+    "audit": "sstoken.report.audit",
+    "explain": "sstoken.report.explain",
+    "show": "sstoken.report.show",
+    "compare": "sstoken.report.compare",
+}
+"""Command -> the module that has it: ``configure(parser)`` adds its arguments, ``run(arguments)`` does it."""
+
+
+def main(words: list[str] | None = None) -> None:
+    """Run one command. Exit status: 0 done; 1 something that was asked for cannot be, said in one line; 2 wrong usage."""
+    arguments = _parser().parse_args(words)
+    try:
+        sys.exit(arguments.run(arguments))
+    except BrokenPipeError:
+        sys.stderr.close()
+    except Exception as error:
+        # an error that this package defines is a message to its user, and so is a file that is not there
+        if not (type(error).__module__.startswith("sstoken.") or (isinstance(error, OSError) and error.filename)):
+            raise
+        sys.exit(f"sstoken {arguments.command}: {_line(error)}")
+
+
+def _line(error: Exception) -> str:
+    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sstoken",
+        description="Does selecting tokens during supervised fine-tuning help, how much, and at what cost?",
+        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"sstoken {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    own = "sstoken methods config/mine.yaml     with the methods of that configuration"
+    methods = _add(commands, "methods", _methods, "every method: equation, needs, cost, source",
+                   f"sstoken methods --json\n{own}")  # fmt: skip
+    methods.add_argument("config", nargs="?", help="a configuration, for methods of its own")
+    methods.add_argument(
+        "--json", action="store_true", help="a list of objects: name, kind, equation, needs, cost, source"
+    )
+
+    plan = _add(commands, "plan", _plan, "what a configuration would cost, before it runs",
+                "sstoken plan config/paper.yaml\nsstoken plan config/paper.yaml seeds=[0] --gpus 4 16")  # fmt: skip
+    _settings(plan)
+    plan.add_argument("--gpus", nargs="+", type=_count, default=[1, 8, 32], help="numbers of GPUs to give the days for")
+
+    report = _add(commands, "report", _report, "the page of a grid that is still running or has failed",
+                  "sstoken report config/config.yaml")  # fmt: skip
+    _settings(report)
+
+    doctor = _add(commands, "doctor", _doctor, "what of this machine would stop a run (exit status 1 if something would)",
+                  "sstoken doctor\nsstoken doctor config/paper.yaml")  # fmt: skip
+    doctor.add_argument("config", nargs="?", help="a configuration to look at too")
+    doctor.add_argument("settings", nargs="*", metavar="key=value", help="settings over it")
+
+    for name, place in ELSEWHERE.items():
+        if _there(place):
+            module = importlib.import_module(place)
+            command = _add(commands, name, module.run, (module.__doc__ or "").splitlines()[0], "")
+            module.configure(command)
+    return parser
+
+
+def _there(module: str) -> bool:
+    """The module is there and speaks as a command."""
+    spec = importlib.util.find_spec(module)
+    return bool(spec and spec.origin and "def configure(" in Path(spec.origin).read_text())
+
+
+def _add(commands, name: str, run, what: str, examples: str) -> argparse.ArgumentParser:
+    epilog = f"examples:\n{textwrap.indent(examples, '  ')}" if examples else None
+    parser = commands.add_parser(
+        name, help=what, description=what, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", help="the configuration, e.g. config/config.yaml")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings over it, e.g. training.epochs=2")
+
+
+def _count(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of GPUs")
+    return int(text)
+
+
+def _grid(arguments: argparse.Namespace):
+    from sstoken.experiment.config import read_config
+    from sstoken.experiment.grid import Grid
+
+    return Grid(read_config([arguments.config], arguments.settings))
+
+
+def _methods(arguments: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from sstoken.experiment.catalogue import catalogue
+    from sstoken.selection.methods import load_methods
+
+    arguments.settings = []
+    items = catalogue(_grid(arguments).all_methods if arguments.config else load_methods())
+    if arguments.json:
+        print(json.dumps([asdict(item) for item in items], indent=1, ensure_ascii=False))
+        return
+    width = max(len(item.name) for item in items)
+    for item in items:
+        print(f"{item.name:<{width}}  {item.kind:<7}  {item.equation}")
+        below = (
+            f"needs {', '.join(item.needs) or 'nothing'}; extra cost: {item.cost}; {item.source or 'no source named'}"
+        )
+        print(textwrap.fill(below, 118, initial_indent=" " * (width + 2), subsequent_indent=" " * (width + 2)))
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from sstoken.experiment.plan_text import plan_text
+
+    print(plan_text(arguments.config, arguments.settings, gpus=tuple(arguments.gpus)))
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from sstoken.report.partial import render_partial
+
+    print(render_partial(_grid(arguments)))
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from sstoken.experiment.doctor import examine
+
+    findings = examine(_grid(arguments) if arguments.config else None)
+    for finding in findings:
+        print(finding)
+    stopping = sum(finding.stops for finding in findings)
+    things = "1 thing would" if stopping == 1 else f"{stopping} things would" if stopping else "nothing here would"
+    print(f"{things} stop a run")
+    return 1 if stopping else 0
+
+
+if __name__ == "__main__":
+    main()
