@@ -17,15 +17,24 @@ def signals_for(data, seed=1):
     return signals | {"truth": torch.randint(0, 3, (total,), generator=generator).to(torch.uint8)}
 
 
-def trainer_for(method, data, folder, *, model=None, micro=4, accumulation=2, signals=None, **options):
-    settings = {"max_steps": 3, "learning_rate": 1e-2, "lr_scheduler_type": "constant", "save_strategy": "no"}
-    settings |= options.pop("args", {})
-    args = TrainingArguments(
+def arguments(folder, *, micro=4, accumulation=2, **settings):
+    settings = {
+        "max_steps": 3,
+        "learning_rate": 1e-2,
+        "lr_scheduler_type": "constant",
+        "save_strategy": "no",
+    } | settings
+    settings = {"report_to": "none", "train_sampling_strategy": "sequential"} | settings
+    return TrainingArguments(
         str(folder), per_device_train_batch_size=micro, gradient_accumulation_steps=accumulation, logging_steps=1,
-        report_to="none", disable_tqdm=True, use_cpu=True, train_sampling_strategy="sequential", **settings,
+        disable_tqdm=True, use_cpu=True, **settings,
     )  # fmt: skip
+
+
+def trainer_for(method, data, folder, *, model=None, micro=4, accumulation=2, signals=None, **options):
+    args = arguments(folder, micro=micro, accumulation=accumulation, **options.pop("args", {}))
     method = load_method(method) if isinstance(method, str) else method
-    model = model or tiny_adapter(tiny_model())
+    model = tiny_adapter(tiny_model()) if model is None else model
     dataset = SelectionDataset(data, signals_for(data) if signals is None else signals)
     return SelectionTrainer(model, args, method=method, train_dataset=dataset, chunk_size=8, **options)
 

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
+from sstoken import tasks as our_tasks
 from sstoken.records.documents import ConfigError, pick, read_table
+from sstoken.records.files import sha256_file
+
+OUR_TASKS = Path(our_tasks.__file__).parent
+TYDIQA = "sstoken_tydiqa"
 
 
 class EvaluationError(ValueError):
@@ -52,7 +62,7 @@ class EvaluationSettings:
     add_bos: put BOS before a request (None: as the tokenizer does). limit: questions of a benchmark in all, spread
     evenly over its subtasks, the first ones of each. limit_fraction: share of every subtask's questions, in (0, 1),
     the first ones (TokenCleaning: 0.99). seed: of Python, NumPy, torch and lm-eval's few-shot order. backend: ``hf`` (the
-    papers') or ``vllm``.
+    papers') or ``vllm``. tydiqa_prompts: a file with another wording of TyDiQA's instructions (None: ours).
     """
 
     batch_size: int = 8
@@ -64,6 +74,7 @@ class EvaluationSettings:
     seed: int = 1234
     max_gen_toks: int | None = None
     backend: str = "hf"
+    tydiqa_prompts: str | None = None
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit_fraction is not None:
@@ -87,3 +98,56 @@ def load_benchmarks(path: str | Path, names: list[str] | None = None) -> list[Be
         except ValueError as error:
             raise ConfigError(f"{path}: benchmark {row['name']!r}: {error}") from error
     return list(pick("benchmark", list(known) if names is None else names, known, path).values())
+
+
+def benchmark_identity(benchmark: Benchmark, settings: EvaluationSettings, data_root: str | Path | None) -> str:
+    """A hash over all that the benchmark's scores depend on besides model, tokenizer and device.
+
+    Over its row (but for the title and the score of guessing), the settings, lm-eval's version, every file below
+    ``data_root`` that its data pattern names, and the source of a task of ours. Reads no task: it costs milliseconds.
+
+    Raises:
+        EvaluationError: a data root that holds no file of the benchmark, or a file of prompts that is not there.
+    """
+    row = {key: value for key, value in asdict(benchmark).items() if key not in ("name", "chance", "column")}
+    asked = asdict(settings)
+    prompts = asked.pop("tydiqa_prompts")
+    files = {}
+    if data_root is not None:
+        root = Path(data_root)
+        paths = sorted(path for path in root.glob(re.sub(r"{\w+}", "*", benchmark.data)) if path.is_file())
+        if not (benchmark.data and paths):
+            raise EvaluationError(f"benchmark {benchmark.name!r}: no file {root / benchmark.data}")
+        files = {path.relative_to(root).as_posix(): sha256_file(path) for path in paths}
+    if prompts is not None and benchmark.task == TYDIQA:
+        if not Path(prompts).is_file():
+            raise EvaluationError(f"evaluation.tydiqa_prompts: no file {prompts}")
+        files["tydiqa_prompts"] = sha256_file(prompts)
+    parts = [row, asked, version("lm_eval"), files, task_source(benchmark.task)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def task_source(task: str) -> dict[str, str]:
+    """sha256 of every file that a task of ours is made of, by path below ``sstoken/tasks``; none for lm-eval's own."""
+    found = _our_tasks().get(task)
+    if found is None:
+        return {}
+    folders, new = {"."}, {found}
+    while new:  # a task's helpers may use another task's
+        folders |= new
+        sources = [path.read_text() for name in new for path in (OUR_TASKS / name).glob("*.py")]
+        named = {name for text in sources for name in re.findall(r"sstoken\.tasks\.(\w+)", text)}
+        new = {name for name in named if (OUR_TASKS / name).is_dir()} - folders
+    files = [path for name in folders for path in (OUR_TASKS / name).glob("*") if path.suffix != ".pyc"]
+    return {path.relative_to(OUR_TASKS).as_posix(): sha256_file(path) for path in sorted(files) if path.is_file()}
+
+
+@cache
+def _our_tasks() -> dict[str, str]:
+    """Name of a task or group of ours -> its folder."""
+    found = {}
+    for path in OUR_TASKS.glob("*/*.yaml"):
+        head = re.search(r"^(?:task|group): (\w+)$", path.read_text(), re.MULTILINE)
+        if head:
+            found[head[1]] = path.parent.name
+    return found

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from lm_eval.config.group import AggMetricConfig
 from lm_eval.defaults import DEFAULT_MAX_GEN_TOKS
 from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml
 
-from sstoken import tasks as our_tasks
-from sstoken.evaluation.benchmarks import Benchmark, EvaluationError, EvaluationSettings
+from sstoken.evaluation.benchmarks import OUR_TASKS, TYDIQA, Benchmark, EvaluationError, EvaluationSettings
+from sstoken.evaluation.local_rows import check_rows, read_splits
+from sstoken.records.documents import ConfigError, read_yaml
+from sstoken.records.files import sha256_file
+from sstoken.tasks.tydiqa.utils import LANGUAGES
 
-OUR_TASKS = Path(our_tasks.__file__).parent
+WORDS = {"instruction", "passage", "question", "answer"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ def make_plan(benchmark: Benchmark, settings: EvaluationSettings, data_root: Pat
     """Subtasks with their overrides; with ``data_root`` every one of them reads local JSON lines and nothing else.
 
     Raises:
-        EvaluationError: an unknown task, a version that moved, a missing local file.
+        EvaluationError: an unknown task, a version that moved, a missing local file, rows that cannot be asked.
     """
     manager = _manager_for(benchmark.task)
     index = manager.task_index
@@ -58,9 +63,13 @@ def make_plan(benchmark: Benchmark, settings: EvaluationSettings, data_root: Pat
     if settings.limit is not None and settings.limit < len(names):
         names = [names[i * len(names) // settings.limit] for i in range(settings.limit)]
     subtasks, files = [], {}
+    wording = {}
+    if settings.tydiqa_prompts is not None and benchmark.task == TYDIQA:
+        wording = tydiqa_wording(settings.tydiqa_prompts)
+        files["tydiqa_prompts"] = sha256_file(settings.tydiqa_prompts)
     for name in names:
         config = index[name].cfg
-        override = {"task": name, "num_fewshot": benchmark.shots}
+        override = {"task": name, "num_fewshot": benchmark.shots, **wording.get(name, {})}
         if settings.max_gen_toks is not None and config.get("output_type", "generate_until") == "generate_until":
             generation = dict(config.get("generation_kwargs") or {})
             own = generation.get("max_gen_toks", DEFAULT_MAX_GEN_TOKS)
@@ -68,7 +77,8 @@ def make_plan(benchmark: Benchmark, settings: EvaluationSettings, data_root: Pat
         if data_root is not None and "custom_dataset" not in config:
             paths = _local_files(benchmark, config, Path(data_root))
             override.update(_from_files(config, paths))
-            files.update({p.relative_to(data_root).as_posix(): _sha256(p) for p in paths.values()})
+            files.update({p.relative_to(data_root).as_posix(): sha256_file(p) for p in paths.values()})
+            _check_rows(benchmark.name, json.dumps(override), tuple(sha256_file(p) for p in paths.values()))
         subtasks.append(override)
     return Plan(benchmark, subtasks, {name: versions[name] for name in names}, files)
 
@@ -118,11 +128,72 @@ def load(plan: Plan, tokenizer: str) -> dict:
 
 @functools.lru_cache(maxsize=16)
 def _load(name: str, group: str, metric_key: tuple[str, str], subtasks: str, files: str, tokenizer: str) -> dict:
-    loaded = _manager_for(name).load([{"group": group, "task": json.loads(subtasks)}])
+    overrides = [_reading(override) for override in json.loads(subtasks)]
+    with _no_word_of_custom_rows():
+        loaded = _manager_for(name).load([{"group": group, "task": overrides}])
     metric, answer_filter = metric_key
     # set after loading: lm-eval hands every key of an inline group down to its tasks, which refuse this one
     loaded["groups"][group].aggregate_metric_list = [AggMetricConfig(metric=metric, filter_list=[answer_filter])]
     return loaded
+
+
+def _reading(override: dict) -> dict:
+    """Rows of local files are read by us."""
+    return {**override, "custom_dataset": read_splits} if override.get("dataset_path") == "json" else override
+
+
+@functools.lru_cache(maxsize=256)
+def _check_rows(benchmark: str, override: str, hashes: tuple[str, ...]) -> None:
+    """Once a process for the same rows, which ``hashes`` stands for."""
+    asked = json.loads(override)
+    entry = _manager_for(asked["task"]).task_index[asked["task"]]
+    config = {**load_yaml(entry.yaml_path, resolve_func=True), **_reading(asked)}
+    check_rows(benchmark, {key: value for key, value in config.items() if key not in ("tag", "group", "task_list")})
+
+
+@contextmanager
+def _no_word_of_custom_rows() -> Iterator[None]:
+    """lm-eval advertises its command line for every task whose rows it does not read itself."""
+    logger = logging.getLogger("lm_eval.api.task")
+
+    def other(record: logging.LogRecord) -> bool:
+        return "Custom kwargs" not in record.msg
+
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
+
+
+def tydiqa_wording(path: str) -> dict[str, dict]:
+    """Subtask -> its instruction and its prompt, from a file of another wording.
+
+    The file (YAML) has for each of the nine languages ``instruction``, ``passage``, ``question`` and ``answer``: the line
+    that opens a prompt and the names of its fields, with their colons.
+
+    Raises:
+        EvaluationError: no such file, or a language or a text that it lacks or has too much.
+    """
+    place = f"evaluation.tydiqa_prompts: {path}"
+    try:
+        found = read_yaml(path)
+    except (OSError, ConfigError) as error:
+        raise EvaluationError(f"{place}: not a readable YAML file ({error})") from error
+    if set(found) != set(LANGUAGES):
+        raise EvaluationError(f"{place}: needs the languages {', '.join(LANGUAGES)}, has {', '.join(map(str, found))}")
+    wording = {}
+    for language, texts in found.items():
+        whole = isinstance(texts, dict) and set(texts) == WORDS
+        if not whole or not all(isinstance(text, str) and text.strip() for text in texts.values()):
+            raise EvaluationError(f"{place}: {language} needs the texts {', '.join(sorted(WORDS))}, each once")
+        if any("{" in text for text in texts.values()):
+            raise EvaluationError(f"{place}: {language}: a text holds a brace, which lm-eval would read as a template")
+        wording[f"{TYDIQA}_{language}"] = {
+            "description": f"{texts['instruction']}\n\n",
+            "doc_to_text": f"{texts['passage']} {{{{context}}}}\n{texts['question']} {{{{question}}}}\n{texts['answer']}",
+        }
+    return wording
 
 
 def spread(sizes: Mapping[str, int], limit: int) -> dict[str, int]:
@@ -233,8 +304,3 @@ def _from_files(config: Mapping, paths: Mapping[str, Path]) -> dict:
         if config.get(key) not in paths:
             override[key] = None
     return override
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,38 +1,29 @@
-"""The grid of one configuration: which runs there are, what each needs, and where every file lies.
+"""The grid of one configuration: which runs there are, and what each needs.
 
-A model's runs are those of the table (``methods``) and those of the ablations that name the model.
+A model's runs are those of the table (``methods``) and those of the ablations that name the model.  Where files lie is
+``layout``'s to say, what is reported ``reported``'s.
 
 Pure names and no tensors: the workflow asks it for inputs and outputs, tests ask it the same questions.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 from sstoken.experiment.ablations import Ablation, expand
 from sstoken.experiment.config import Parallel, TrainingSettings
 from sstoken.experiment.fetched import HubFiles
+from sstoken.experiment.layout import Run
 from sstoken.experiment.own import asked_methods
+from sstoken.experiment.reported import REFERENCE, Reported
 from sstoken.models.table import ModelEntry, load_models
 from sstoken.records.documents import ConfigError, pick
 from sstoken.selection.methods import Method, build_method, entries_of, track_options
 
-REFERENCE = "reference"  # the entry of methods.yaml whose run is everyone's reference model
 
-
-@dataclass(frozen=True)
-class Run:
-    """One training run, or one part of a chain: ``part`` is None for the run's end."""
-
-    model: str
-    method: str
-    seed: int
-    part: int | None = None
-
-
-class Grid:
+class Grid(Reported):
     """Everything that follows from a checked configuration (``sstoken.experiment.config.check_config``)."""
 
     def __init__(self, config: dict):
@@ -63,19 +54,12 @@ class Grid:
             for method in self.needed_methods(model):
                 self.dataset(method.data, f"method {method.name}")
 
-    # -- what depends on what -------------------------------------------------------------------------------------
-
     def method_entry(self, name: str, model: str) -> dict:
         """The method's entry as the run gets it: the track's options and the model's own keep ratio applied."""
         entry, ratio = dict(self.entries[name]), self.models[model].keep_ratio
         if ratio is not None and entry.get("keep_ratio", 1.0) < 1:
             entry["keep_ratio"] = ratio
         return entry
-
-    def reported(self, model: str) -> list[str]:
-        """The methods whose runs of this model are evaluated: the table's, then those of its ablations."""
-        ablated = [run for ablation in self.ablations if model in ablation.models for run in ablation.runs]
-        return list(dict.fromkeys([*self.methods, *ablated]))
 
     @cache  # noqa: B019 one grid a process
     def needed_methods(self, model: str) -> list[Method]:
@@ -117,33 +101,6 @@ class Grid:
             asked = self.seeds if REFERENCE in self.methods else []
             return sorted({self.config["reference_seed"], *asked})
         return self.seeds
-
-    def noisy_runs(self) -> list[Run]:
-        """The runs that are reported and whose data carries the truth about its noise: that of the embedded world."""
-        methods = {
-            m.name for m in self.all_methods.values() if m.trains and m.data != "clean" and self._planted(m.data)
-        }
-        return [
-            Run(model, method, seed)
-            for model in self.models
-            for method in self.reported(model)
-            if method in methods
-            for seed in self.reported_seeds(method)
-        ]
-
-    def _planted(self, dataset: str) -> bool:
-        sources = (self.config.get("data") or {}).get(dataset, {}).get("sources", [])
-        return bool(sources) and all("{world}" in source for source in sources)
-
-    def selection_source(self, run: Run) -> dict:
-        """Where the run's scores and masks lie, and the tokens that they speak of."""
-        parts = [Run(run.model, run.method, run.seed, p) for p in range(self.all_methods[run.method].parts - 1)]
-        folders = [str(self.run_record(part).parent) for part in (*parts, run)]
-        tokens = str(self.tokens(run.model, self.all_methods[run.method].data))
-        return {"model": run.model, "method": run.method, "seed": run.seed, "tokens": tokens, "folders": folders}
-
-    def reported_seeds(self, method: str) -> list[int]:
-        return self.seeds if method == REFERENCE else self.seeds_of(method)
 
     def parallel(self, model: str) -> Parallel:
         """On how many GPUs a run of this model trains.
@@ -215,40 +172,6 @@ class Grid:
         part = last if run.part is None else run.part
         return Run(run.model, run.method, run.seed, part - 1) if part > 0 else None
 
-    # -- where things lie -----------------------------------------------------------------------------------------
-
-    @property
-    def world(self) -> Path:
-        return self.root / "data" / "world"
-
-    @property
-    def bases(self) -> Path | None:
-        """Where this run pre-trains the world's bases, if it does not take the shipped ones."""
-        share = (self.config["world"] or {}).get("pretrain_share")
-        return self.root / "bases" if share else None
-
-    def base_record(self, model: str) -> Path | None:
-        kind, _, name = self.models[model].source.partition(":")
-        return self.bases / name / "base.json" if self.bases and kind == "world" else None
-
-    def model_record(self, model: str) -> Path:
-        return self.root / "models" / model / "model.json"
-
-    def tokens(self, model: str, dataset: str) -> Path:
-        return self.root / "tokens" / model / f"{dataset}.safetensors"
-
-    def losses(self, model: str, dataset: str, label: str) -> Path:
-        return self.root / "references" / model / dataset / f"{label}.safetensors"
-
-    def run_record(self, run: Run) -> Path:
-        folder = self.root / "runs" / run.model / run.method / f"seed{run.seed}"
-        return (folder if run.part is None else folder / f"part{run.part}") / "run.json"
-
-    def evaluation_record(self, run: Run) -> Path:
-        return self.root / "scores" / run.model / run.method / f"seed{run.seed}" / "evaluation.json"
-
-    # -- inputs of the rules --------------------------------------------------------------------------------------
-
     def run_inputs(self, run: Run) -> list[Path]:
         """Files that a run (or part) needs to exist."""
         method = self.all_methods[run.method]
@@ -278,50 +201,6 @@ class Grid:
         files = [Path(source) for source in sources if not source.startswith(str(self.world))]
         generated = any(source.startswith(str(self.world)) for source in sources)
         return files + ([self.world / "world.json"] if generated else [])
-
-    def progress(self) -> dict[Path, tuple[str, str]]:
-        """Record -> (stage, model), of every run trained and evaluated: what a person waits for."""
-        trained = {self.run_record(run): ("trained", run.model) for run in self.runs()}
-        return trained | {path: ("evaluated", path.parents[2].name) for path in self.evaluations()}
-
-    def evaluations(self) -> list[Path]:
-        return [
-            self.evaluation_record(Run(model, method, seed))
-            for model in self.models
-            for method in self.reported(model)
-            for seed in self.reported_seeds(method)
-        ]
-
-    def passes(self) -> dict[str, list[tuple[str, int | None]]]:
-        """method -> (weights, their seed; None for the base) that its first run's scores are measured with."""
-        found = {}
-        for method in self.methods:
-            seed = self.reported_seeds(method)[0]
-            labels = {label: self.run_of("", label) for label in self.labels(method, seed).values()}
-            found[method] = [(run.method, run.seed) if run else (label, None) for label, run in labels.items()]
-        return found
-
-    def cost_records(self) -> list[Path]:
-        """The records of every job, in the order of the workflow: each holds one row of costs.csv."""
-        records = [*self.hub.records, *self.hub.benchmarks]
-        records += [record for model in self.models if (record := self.base_record(model))]
-        records += [self.model_record(model) for model in self.models]
-        for model in self.models:
-            methods = self.needed_methods(model)
-            trained = {m.data: None for m in methods if m.trains}
-            records += [self.tokens(model, dataset).with_suffix(".json") for dataset in trained]
-            losses = {
-                self.losses(model, m.data, label): None
-                for m in methods
-                for s in self.seeds_of(m.name)
-                for label in self.labels(m.name, s).values()
-            }
-            records += [path.with_suffix(".json") for path in losses]
-        for run in self.runs():
-            parts = range(self.all_methods[run.method].parts - 1)
-            records += [self.run_record(Run(run.model, run.method, run.seed, part)) for part in parts]
-            records.append(self.run_record(run))
-        return records + self.evaluations()
 
 
 def _evaluation(settings: dict, track: dict) -> dict:

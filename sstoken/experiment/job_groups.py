@@ -11,7 +11,7 @@ from sstoken.experiment.grid import Grid, Run
 
 
 @dataclass(frozen=True)
-class Batch:
+class JobGroup:
     """The runs of one job, as a rule with wildcards.
 
     rule: its name. models: for which there is such a job. runs: in order; ``{model}`` stands for the model, and
@@ -69,46 +69,49 @@ class Batch:
         return function
 
 
-def training_batches(grid: Grid) -> list[Batch]:
+def training_groups(grid: Grid) -> list[JobGroup]:
     """Every run, and the parts of a chain in their order."""
     if grid.config["runs_in_one_job"] == 1:
         models = tuple(grid.models)
         run = Run("{model}", "{method}", "{seed}")
         part = Run("{model}", "{method}", "{seed}", "{part}")
-        return [Batch("train", models, (run,), grid.run_record), Batch("train_part", models, (part,), grid.run_record)]
+        return [
+            JobGroup("train", models, (run,), grid.run_record),
+            JobGroup("train_part", models, (part,), grid.run_record),
+        ]
 
     def runs_of(method: str) -> list[Run]:
         parts = range(grid.all_methods[method].parts - 1) if grid.all_methods[method].trains else ()
         return [Run("{model}", method, seed, p) for seed in grid.seeds_of(method) for p in (*parts, None)]
 
     wanted = {model: [m.name for m in grid.needed_methods(model) if m.trains] for model in grid.models}
-    return _batches(grid, "train", wanted, runs_of, grid.run_record)
+    return _grouped(grid, "train", wanted, runs_of, grid.run_record)
 
 
-def evaluation_batches(grid: Grid) -> list[Batch]:
+def evaluation_groups(grid: Grid) -> list[JobGroup]:
     """Every run that is reported."""
     if grid.config["runs_in_one_job"] == 1:
         run = Run("{model}", "{method}", "{seed}")
-        return [Batch("evaluate", tuple(grid.models), (run,), grid.evaluation_record)]
+        return [JobGroup("evaluate", tuple(grid.models), (run,), grid.evaluation_record)]
 
     def runs_of(method: str) -> list[Run]:
         return [Run("{model}", method, seed) for seed in grid.reported_seeds(method)]
 
     wanted = {model: grid.reported(model) for model in grid.models}
-    return _batches(grid, "evaluate", wanted, runs_of, grid.evaluation_record)
+    return _grouped(grid, "evaluate", wanted, runs_of, grid.evaluation_record)
 
 
-def _batches(grid: Grid, rule: str, wanted: dict[str, list[str]], runs_of, record) -> list[Batch]:
+def _grouped(grid: Grid, rule: str, wanted: dict[str, list[str]], runs_of, record) -> list[JobGroup]:
     """Whole methods together, up to ``runs_in_one_job`` runs, none with another that it needs."""
-    size, groups = grid.config["runs_in_one_job"], {}
+    size, together = grid.config["runs_in_one_job"], {}
     for method in dict.fromkeys(name for names in wanted.values() for name in names):
         models = tuple(model for model, names in wanted.items() if method in names)
-        groups.setdefault((models, _level(grid, method)), []).append(method)
-    batches = []
-    for (models, _), methods in groups.items():
+        together.setdefault((models, _level(grid, method)), []).append(method)
+    found = []
+    for (models, _), methods in together.items():
         for chunk in _chunks([runs_of(method) for method in methods], size):
-            batches.append(Batch(f"{rule}_{len(batches) + 1}", models, chunk, record))
-    return batches
+            found.append(JobGroup(f"{rule}_{len(found) + 1}", models, chunk, record))
+    return found
 
 
 def _level(grid: Grid, method: str) -> int:

@@ -29,7 +29,8 @@ class PackedCollator:
     """Collate samples into the mapping that ``SelectionTrainer`` and the reference pass run on.
 
     A sample is a mapping with ``input_ids`` [T] and ``response_mask`` [T], and per response token any of
-    TOKEN_SIGNALS and ``keep`` (a mask known beforehand); ``position`` is its place in the order of training.
+    TOKEN_SIGNALS and ``keep`` (a mask known beforehand); ``position`` is its index in the data set, -1 for what only
+    evens out the ranks.
 
     keep_ratio, scope, rounding: how many tokens are kept depends on response lengths alone, so it is counted here.
     leading_prompt: prompt positions are only those before the first response token (``prompt: leading``).
@@ -58,6 +59,7 @@ class PackedCollator:
             "column_R": torch.cat([torch.arange(n) for n in counts]),
             "prompt_N": torch.cat([m.cumsum(0) == 0 for m in masks]) if self.leading_prompt else ~response_N,
             "position_B": torch.tensor([int(s.get("position", 0)) for s in samples]),
+            "sample_count": sum(int(s.get("position", 0)) >= 0 for s in samples),  # without what evens out the ranks
         }
         for name in samples[0]:
             if is_stored(name):
@@ -102,4 +104,10 @@ def signals_of(
     references = {name.split(":", 1)[1]: grids.pop(name) for name in list(grids) if ":" in name}
     if "probability" in needs and "loss" in measured_R:
         grids["probability"] = to_grid(measured_R["loss"].neg().exp(), batch)
-    return Signals(mask_BR=mask_BR, position_B=batch["position_B"], references=references, progress=progress, **grids)
+    return Signals(
+        mask_BR=mask_BR,
+        position_B=batch.get("seen_B", batch["position_B"]),
+        references=references,
+        progress=progress,
+        **grids,
+    )

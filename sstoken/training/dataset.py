@@ -11,7 +11,9 @@ from sstoken.data import TokenData
 from sstoken.selection import keep_top, rank_share
 from sstoken.selection.methods import Method
 from sstoken.training.collate import TOKEN_SIGNALS, PackedCollator, from_grid, is_stored, signals_of
+from sstoken.training.scorer_check import check_scorer
 
+CHECKED = 4  # samples that a scorer of stored signals is tried on
 STATIC_CHUNK = 1024  # samples scored at a time when a mask is made beforehand: bounds the padded grid
 
 
@@ -41,6 +43,7 @@ class SelectionDataset(torch.utils.data.Dataset):
         return len(self.data)
 
     def __getitem__(self, index: int) -> dict:
+        index = range(len(self))[index]  # IndexError past the end, which ends an iteration
         start, stop = self.data.response_offset[index : index + 2].tolist()
         sample = self.data.sample(index)
         row = {"input_ids": sample["input_ids"], "response_mask": sample["response_mask"], "position": index}
@@ -63,6 +66,7 @@ class EvenDataset(torch.utils.data.Dataset):
         return self.length
 
     def __getitem__(self, index: int) -> dict:
+        index = range(self.length)[index]
         if index < len(self.dataset):
             return self.dataset[index]
         row = self.dataset[0]
@@ -75,21 +79,30 @@ def uniform_signal(count: int, seed: int) -> torch.Tensor:
     return torch.rand(count, generator=torch.Generator().manual_seed(seed))
 
 
+def lacking(method: Method, dataset: SelectionDataset) -> set[str]:
+    """Stored signals that the method needs and the data set has not; none where the mask is given."""
+    if dataset.keep_R is not None:
+        return set()
+    made = {"loss", "probability", "entropy", "collision", "attention_mass", "progress", "base_rank"}
+    needs = method.needs | ({"base_loss"} if "base_rank" in method.needs else set())
+    return needs - set(dataset.signals) - made - ({"history_loss"} if method.own_history else set())
+
+
 def prepared(method: Method, dataset: SelectionDataset) -> SelectionDataset:
     """The data set with what follows from it before the first step: ``base_rank``, and the mask of a static method.
 
     Raises:
         ValueError: a stored signal that the method needs is not there.
     """
-    made = {"loss", "probability", "entropy", "collision", "attention_mass", "progress", "base_rank"}
-    lacking = method.needs - set(dataset.signals) - made - ({"history_loss"} if method.own_history else set())
-    if lacking and dataset.keep_R is None:
-        raise ValueError(f"method {method.name} needs {', '.join(sorted(lacking))} in its dataset's signals")
+    if missing := lacking(method, dataset):
+        raise ValueError(f"method {method.name} needs {', '.join(sorted(missing))} in its dataset's signals")
     if "base_rank" in method.needs:
         ranks = {"base_rank": rank_share(dataset.signals["base_loss"])}
         dataset = SelectionDataset(dataset.data, ranks | dataset.signals, dataset.keep_R)
     if not method.static or dataset.keep_R is not None:
         return dataset
+    few = signals_of(PackedCollator()([dataset[index] for index in range(min(CHECKED, len(dataset)))]), method.needs)
+    check_scorer(method.scorer, few, method.scorer.score(few))
     return SelectionDataset(dataset.data, dataset.signals, fixed_mask(method, dataset))
 
 

@@ -44,15 +44,28 @@ class SelectionLog:
         return {**means, "kept_share": kept / max(response, 1.0)}
 
 
-def check_finite(logs: dict[str, float], step: int) -> None:
+def check_finite(
+    logs: dict[str, float], diverged: list[tuple[int, str]], *, step: int, rate: float, scaled: bool
+) -> None:
     """End the run that has diverged.
 
+    Args:
+        logs: columns of a log line. diverged: (step, sample's id) of losses that are not finite, the earliest first.
+        step: the last one. rate: the learning rate. scaled: a gradient that is not finite skips its step (float16).
+
     Raises:
-        FloatingPointError: names the step and the columns that are not finite.
+        FloatingPointError: names the step, what is not finite, the samples and the learning rate.
     """
     wrong = [name for name, value in logs.items() if isinstance(value, float) and not math.isfinite(value)]
+    if scaled:
+        wrong = [name for name in wrong if name != "grad_norm"]
+    if diverged:
+        step = diverged[0][0]
+        samples = [sample for when, sample in diverged if when == step]
+        more = f" and {len(samples) - 5} more" if len(samples) > 5 else ""
+        wrong = [f"the loss of sample {', '.join(samples[:5])}{more}", *(name for name in wrong if name != "loss")]
     if wrong:
         raise FloatingPointError(
-            f"step {step}: {', '.join(wrong)} is not finite; the run has diverged "
+            f"step {step}: {', '.join(wrong)} is not finite at learning rate {rate:.3g}; the run has diverged "
             "(lower the learning rate, or use bfloat16 or float32 instead of float16)"
         )

@@ -5,60 +5,85 @@ Shapes: S samples, R response tokens of the data set (of a micro-batch where a b
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from sstoken.data import TokenData
 from sstoken.records.files import atomic_write
+from sstoken.selection.methods import Method
 from sstoken.training.history import History
 
 STATE_FILE = "selection_state.safetensors"
 COUNTED = ("tokens", "response_tokens", "kept_tokens", "projected_tokens", "history_tokens", "attention_pairs")
 
 
+class CheckpointError(ValueError):
+    """A checkpoint that this run cannot go on from."""
+
+
 class SelectionRecord:
     """Filled micro-batch by micro-batch; what is on the device stays there until ``flush``.
 
-    response_offset: int64 [S+1] of the data.
+    data: the S samples of the run.
 
     Attributes:
         values: ``score`` float32 [R], ``keep`` bool [R], ``step`` int32 [S]; NaN, False and -1 where not trained yet.
         counted: totals over the run, of this process until ``of_all_ranks`` has summed them.
     """
 
-    def __init__(self, response_offset: torch.Tensor):
-        self.offset = response_offset
-        total = int(response_offset[-1])
+    def __init__(self, data: TokenData):
+        self.data, self.offset = data, data.response_offset
+        total = int(self.offset[-1])
         self.values = {
             "score": torch.full((total,), float("nan")),
             "keep": torch.zeros(total, dtype=torch.bool),
-            "step": torch.full((len(response_offset) - 1,), -1, dtype=torch.int32),
+            "step": torch.full((len(data),), -1, dtype=torch.int32),
         }
         self.counted = dict.fromkeys(COUNTED, 0)
         self._pending: list[tuple] = []
 
-    def add(self, batch: dict, score_R: torch.Tensor, keep_R: torch.Tensor, step: int, *, all_losses: bool) -> None:
+    def add(
+        self,
+        batch: dict,
+        score_R: torch.Tensor,
+        keep_R: torch.Tensor,
+        loss_R: torch.Tensor,
+        step: int,
+        *,
+        all_losses: bool,
+    ) -> None:
         """Take in a micro-batch without asking the device for anything."""
-        self._pending.append((batch["position_B"], batch["response_counts"], score_R, keep_R, step))
+        self._pending.append((batch["position_B"], batch["response_counts"], score_R, keep_R, loss_R, step))
         response, kept = sum(batch["response_counts"]), sum(batch["kept_counts"])
         lengths = [n for n, responses in zip(batch["lengths"], batch["response_counts"], strict=True) if responses]
         added = (sum(lengths), response, kept, response if all_losses else kept, 0, sum(n * n for n in lengths))
         for name, value in zip(COUNTED, added, strict=True):
             self.counted[name] += value
 
-    def flush(self) -> None:
-        """Move the masks of the last steps to the host: once a log line, not once a step."""
-        for position_B, counts, score_R, keep_R, step in self._pending:
-            parts = zip(position_B.tolist(), score_R.cpu().split(counts), keep_R.cpu().split(counts), strict=True)
-            for position, score, keep in parts:
+    def flush(self) -> list[tuple[int, str]]:
+        """Move the masks of the last steps to the host: once a log line, not once a step.
+
+        Returns:
+            (step, counted from 1, and id) of every sample whose loss is not finite.
+        """
+        diverged = []
+        for position_B, counts, score_R, keep_R, loss_R, step in self._pending:
+            columns = (value_R.cpu().split(counts) for value_R in (score_R, keep_R, loss_R))
+            for position, score, keep, loss in zip(position_B.tolist(), *columns, strict=True):
                 if position < 0:  # evens out the ranks
                     continue
+                if not loss.isfinite().all():
+                    diverged.append((step + 1, self.data.ids[position]))
                 place = slice(int(self.offset[position]), int(self.offset[position + 1]))
                 self.values["score"][place], self.values["keep"][place] = score, keep
                 self.values["step"][position] = step
         self._pending = []
+        return diverged
 
     def of_all_ranks(self, accelerator: Accelerator) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
         """values and counted over every rank: of each sample what the rank says that trained on it last."""
@@ -78,7 +103,6 @@ def save_state(
     folder: Path, record: SelectionRecord, history: History, seconds: float, accelerator: Accelerator
 ) -> None:
     """Write the selection's part of a checkpoint; every rank calls this, the first one writes."""
-    record.flush()
     values, counted = record.of_all_ranks(accelerator)
     if not accelerator.is_main_process:
         return
@@ -86,15 +110,37 @@ def save_state(
     state |= {f"history.{name}": value.contiguous() for name, value in history.weights.items()}
     state["counted"] = torch.tensor(list(counted.values()), dtype=torch.int64)
     state["seconds"] = torch.tensor(seconds, dtype=torch.float64)
+    metadata = {"tokens_sha256": record.data.sha256, "method": _name_of(history.method)}
     with atomic_write(folder / STATE_FILE) as temporary:
-        save_file(state, temporary)
+        save_file(state, temporary, metadata=metadata)
 
 
 def load_state(folder: Path, record: SelectionRecord, history: History, *, first: bool) -> float:
-    """Go on from a checkpoint. ``first`` is for one rank, which carries on the totals of all; returns the seconds spent."""
-    state = load_file(folder / STATE_FILE)
+    """Go on from a checkpoint. ``first`` is for one rank, which carries on the totals of all; returns the seconds spent.
+
+    Raises:
+        CheckpointError: a checkpoint without the selection's state, or of other data or another method.
+    """
+    path = folder / STATE_FILE
+    if not path.exists():
+        raise CheckpointError(
+            f"{folder} has no {STATE_FILE}: it was cut short or is not SelectionTrainer's; use another"
+        )
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+    if metadata.get("tokens_sha256") != record.data.sha256:
+        raise CheckpointError(f"{folder} was made on other rows; start anew, or resume on the rows that it was made on")
+    if metadata.get("method") != _name_of(history.method):
+        raise CheckpointError(f"{folder} was made by {metadata.get('method')}, not by {_name_of(history.method)}")
+    state = load_file(path)
     record.values = {name: state[f"record.{name}"] for name in record.values}
     if first:
         record.counted = dict(zip(COUNTED, state["counted"].tolist(), strict=True))
     history.load({n.removeprefix("history."): v for n, v in state.items() if n.startswith("history.")})
     return float(state["seconds"])
+
+
+def _name_of(method: Method) -> str:
+    """The method with all that its masks and loss depend on."""
+    settings = {f.name: getattr(method, f.name) for f in fields(method) if f.compare}
+    return f"{type(method.scorer).__module__} {settings}"

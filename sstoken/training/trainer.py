@@ -12,77 +12,82 @@ from pathlib import Path
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
 
+from sstoken.data import TokenData, token_data
 from sstoken.models.anatomy import check_supported, layer_index
 from sstoken.selection import keep_top, token_loss
 from sstoken.selection.methods import Method
 from sstoken.training.collate import PackedCollator, from_grid, segments_of, signals_of, to_grid
-from sstoken.training.dataset import EvenDataset, SelectionDataset, prepared
+from sstoken.training.dataset import EvenDataset, SelectionDataset, lacking, prepared
 from sstoken.training.distributed import is_sharded
+from sstoken.training.evaluating import EvaluatesPacked
+from sstoken.training.given import Reference, check_makeable, make_signals
 from sstoken.training.history import History
 from sstoken.training.log import SelectionLog, check_finite
-from sstoken.training.lora import lean_adapters
-from sstoken.training.packing import forward, packed_attention
+from sstoken.training.packing import forward
 from sstoken.training.record import SelectionRecord, load_state, save_state
+from sstoken.training.refusals import check_arguments, check_parallel
+from sstoken.training.scorer_check import check_scorer
 
 
-class SelectionTrainer(Trainer):
-    """A transformers Trainer whose loss is the mean of ``L_θ`` over the response tokens that the method keeps.
-
-    Everything of Trainer's works as ever (PEFT models, accumulation, several devices, checkpoints, callbacks).  Samples
-    are packed without padding and taken in data order; ``args.train_sampling_strategy`` may shuffle them.
-
-    Args:
-        model: a causal language model, with or without adapters.
-        args: TrainingArguments.  ``remove_unused_columns`` and ``logging_nan_inf_filter`` are switched off.
-        method: from ``load_method``; it must train.
-        train_dataset: a SelectionDataset with the static signals that the method needs; a static method's mask is made
-            of them where none was given.
-        chunk_size: tokens a chunk of ``token_loss``.
-        dropped_loss_every: measure the loss of dropped tokens for the log every so many steps; 0 = never.  Methods that
-            score without the current loss then never project a dropped token.
-
-    Attributes:
-        record: after training, per response token [R]: ``score`` float32, ``keep`` bool; per sample [S]: ``step`` int32.
-        counted: totals of this process: tokens, response_tokens, kept_tokens, projected_tokens, history_tokens, and
-            attention_pairs (the sum of squared sample lengths).
-        seconds_before: of training up to the checkpoint that this process went on from, however many came before it.
-    """
+class Selects(EvaluatesPacked):
+    """What makes a Trainer train on selected tokens; to be listed before the Trainer's class (see SelectionTrainer)."""
 
     def __init__(
         self,
-        model: torch.nn.Module,
-        args: TrainingArguments,
+        model: torch.nn.Module | None = None,
+        args: TrainingArguments | None = None,
         *,
         method: Method,
-        train_dataset: SelectionDataset,
+        train_dataset,
+        reference_model: Reference | None = None,
         chunk_size: int = 1024,
         dropped_loss_every: int = 1,
         **options,
     ):
         if not method.trains:
             raise ValueError(f"method {method.name} does not train")
-        check_supported(model)
-        args.remove_unused_columns = False
-        args.logging_nan_inf_filter = False  # it hides a diverged run, and asks the device at every step
-        train_dataset = prepared(method, train_dataset)
-        if args.world_size > 1:
-            train_dataset = EvenDataset(train_dataset, args.per_device_train_batch_size * args.world_size)
-        collator = PackedCollator(method.keep_ratio, method.scope, method.rounding, method.prompt == "leading")
-        super().__init__(model=model, args=args, train_dataset=train_dataset, data_collator=collator, **options)
-        if self.args.n_gpu > 1:
-            raise RuntimeError(
-                "several devices in one process would split a packed row: start one process a device "
-                "(accelerate launch), or show this one a single device (CUDA_VISIBLE_DEVICES=0)"
-            )
+        check_arguments(model, args, options)
+        if isinstance(model, torch.nn.Module):
+            check_supported(model)
+        self.chunk_size = chunk_size
+        super().__init__(model=model, args=args, train_dataset=train_dataset, **options)
+        check_arguments(self.model, self.args, {})
+        check_parallel(self)
+        check_supported(self.model)
+        self.args.remove_unused_columns = False
+        self.args.logging_nan_inf_filter = False  # it hides a diverged run, and asks the device at every step
         # compute_loss normalises over the whole accumulated batch by itself; older releases know only the first flag
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = True
-        self.method, self.chunk_size, self.dropped_loss_every = method, chunk_size, dropped_loss_every
-        self.mass_layer = layer_index(model, method.attention_layer) if "attention_mass" in method.needs else None
-        self.history = History(method, model)
-        self._record, self._log = SelectionRecord(train_dataset.data.response_offset), SelectionLog()
+        self.method, self.reference_model, self.dropped_loss_every = method, reference_model, dropped_loss_every
+        self.mass_layer = layer_index(self.model, method.attention_layer) if "attention_mass" in method.needs else None
+        self.data_collator = PackedCollator(
+            method.keep_ratio, method.scope, method.rounding, method.prompt == "leading"
+        )
+        self._rows = rows = self.rows_of(self.train_dataset)
+        check_makeable(method, rows, reference_model)
+        self.train_dataset = rows if lacking(method, rows) else self._ready(rows)
+        if isinstance(self.eval_dataset, dict):
+            self.eval_dataset = {name: self.rows_of(part) for name, part in self.eval_dataset.items()}
+        elif self.eval_dataset is not None:
+            self.eval_dataset = self.rows_of(self.eval_dataset)
+        self.history = History(method, self.model)
+        self._record, self._log, self._unchecked = SelectionRecord(rows.data), SelectionLog(), True
         self.seconds_before, self._start = 0.0, time.perf_counter()
         self.add_callback(_SelectionCallback(self))
+
+    def rows_of(self, dataset) -> SelectionDataset:
+        """The rows of a data set as samples: tokenised, with their responses marked."""
+        if isinstance(dataset, (SelectionDataset, EvenDataset)):
+            return dataset
+        return SelectionDataset(dataset if isinstance(dataset, TokenData) else self.tokens_of(dataset))
+
+    def _ready(self, rows: SelectionDataset) -> SelectionDataset | EvenDataset:
+        """Rows with every stored signal, and a fixed mask where the method has one, the same number for each rank."""
+        rows = prepared(self.method, rows)
+        ranks = self.args.world_size
+        return EvenDataset(rows, self.args.per_device_train_batch_size * ranks) if ranks > 1 else rows
 
     @property
     def record(self) -> dict[str, torch.Tensor]:
@@ -102,27 +107,48 @@ class SelectionTrainer(Trainer):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **options):
         """As Trainer's, attending within samples; from a checkpoint the selection's own state comes back too."""
-        if isinstance(resume_from_checkpoint, (str, Path)):
-            first, folder = self.args.should_save, Path(resume_from_checkpoint)
+        if lacking(self.method, self._rows):
+            made = make_signals(self, self.method, self._rows, self.reference_model)
+            self._rows = SelectionDataset(self._rows.data, self._rows.signals | made)
+            self.train_dataset = self._ready(self._rows)
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
+            if resume_from_checkpoint is None:
+                raise ValueError(f"{self.args.output_dir} holds no checkpoint to resume from")
+        if resume_from_checkpoint:
+            first, folder = self.accelerator.is_main_process, Path(resume_from_checkpoint)
             self.seconds_before = load_state(folder, self._record, self.history, first=first)
         self._start = time.perf_counter()
-        with packed_attention(self.model), lean_adapters(self.model), _settled(self.model):
+        with self.attending(), _settled(self.model):
             output = super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
-        self._record.flush()
+        self._end_if_diverged(self._record.flush())
         self._record.values, self._record.counted = self._record.of_all_ranks(self.accelerator)
         return output
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device):
         """The micro-batches of one step, and what its loss is divided by: counted over accumulation and ranks."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._say_when(batches, device)
         if self.method.normalisation == "tokens":
             items = sum(sum(batch["kept_counts"]) for batch in batches)
         elif self.method.normalisation == "samples":
-            items = sum(len(batch["lengths"]) for batch in batches)
+            items = sum(batch["sample_count"] for batch in batches)
         else:
             items = len(batches)
-        items = torch.tensor(items, device=device)
+        items = torch.full((), items, device=device)  # filled there: a copy from the host would wait for the device
         return batches, self.accelerator.reduce(items, "sum") if self.args.world_size > 1 else items
+
+    def _say_when(self, batches: list[dict], device: torch.device) -> None:
+        """Give each sample its place in the order of training, ``seen_B``: over epochs, shuffling, ranks and resumes."""
+        ranks, rank, micro = self.args.world_size, self.args.process_index, self._train_batch_size
+        epoch, share = divmod(self.state.epoch or 0.0, 1)
+        done = round(share * len(self.callback_handler.train_dataloader))
+        before = int(epoch) * len(self._record.data) + done * micro * ranks
+        for batch in batches:  # ranks take micro-batches in turn
+            count = len(batch["lengths"])
+            start = before + rank * count
+            batch["seen_B"] = torch.arange(start, start + count, device=device)
+            before += ranks * count
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The loss of one micro-batch. No host synchronisation: every shape was counted when collating."""
@@ -157,7 +183,7 @@ class SelectionTrainer(Trainer):
         if self.model.training:
             keep_R, step = measured["keep"], self.state.global_step
             self._log.add(keep_R, measured["loss"], measured["parts"], all_losses=project_all)
-            self._record.add(batch, measured["score"], keep_R, step, all_losses=project_all)
+            self._record.add(batch, measured["score"], keep_R, measured["loss"], step, all_losses=project_all)
         return (loss, {"loss": loss.detach()}) if return_outputs else loss
 
     def _select(self, batch: dict, segments, measured: dict, **known_R) -> torch.Tensor:
@@ -165,7 +191,11 @@ class SelectionTrainer(Trainer):
         if segments.mass_N is not None:
             known_R["attention_mass"] = segments.mass_N[batch["response_R"]]
         signals = signals_of(batch, self.method.needs, **known_R)
-        score_BR = self.method.scorer.score(signals).detach()
+        score_BR = self.method.scorer.score(signals)
+        if self._unchecked:
+            check_scorer(self.method.scorer, signals, score_BR)
+            self._unchecked = False
+        score_BR = score_BR.detach()
         if "keep" in batch:
             keep_R = batch["keep"]
         else:
@@ -201,14 +231,56 @@ class SelectionTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Trainer's log with the selection's own columns; a value that is not a number ends the run."""
         if "loss" in logs and self._log:
-            self._record.flush()
+            diverged = self._record.flush()
             logs = {**logs, **self._log.take(self.accelerator)}
-            check_finite(logs, self.state.global_step)
+            self._end_if_diverged(diverged, logs)
         super().log(logs, start_time)
+
+    def _end_if_diverged(self, diverged: list[tuple[int, str]], logs: dict[str, float] | None = None) -> None:
+        scaled = self.accelerator.scaler is not None
+        check_finite(logs or {}, diverged, step=self.state.global_step, rate=self._get_learning_rate(), scaled=scaled)
+
+
+class SelectionTrainer(Selects, Trainer):
+    """A transformers Trainer whose loss is the mean of ``L_θ`` over the response tokens that the method keeps.
+
+    PEFT models, accumulation, several devices and nodes (DDP), checkpoints, evaluation and callbacks work as ever; what
+    would be ignored is refused.  Samples are packed without padding, in the order that
+    ``args.train_sampling_strategy`` says: Trainer's default shuffles, the papers' recipe is ``"sequential"``.
+
+    Args:
+        model: a causal language model, with or without adapters.
+        args: TrainingArguments.  ``remove_unused_columns`` and ``logging_nan_inf_filter`` are switched off.
+        method: from ``load_method``; it must train.
+        train_dataset: a ``datasets.Dataset`` (columns messages | prompt, completion | input_ids with labels or
+            assistant_masks), TokenData, or a SelectionDataset, which brings signals of its own.  Losses of the base that
+            the method needs and that were not given are measured before the first step.
+        reference_model: a model, or the folder or name of one, for a method that needs its losses.
+        template: "tokenizer", its chat template, or "tulu", the papers'; for rows that are not tokenised yet.
+        max_length: tokens a sample; what is longer is cut.
+        chunk_size: tokens a chunk of ``token_loss``.
+        dropped_loss_every: measure the loss of dropped tokens for the log every so many steps; 0 = never.  Methods that
+            score without the current loss then never project a dropped token.
+
+    Attributes:
+        record: after training, per response token [R]: ``score`` float32, ``keep`` bool; per sample [S]: ``step`` int32.
+        counted: totals of this process: tokens, response_tokens, kept_tokens, projected_tokens, history_tokens, and
+            attention_pairs (the sum of squared sample lengths).
+        seconds_before: of training up to the checkpoint that this process went on from, however many came before it.
+    """
+
+    def __init__(self, *args, template: str = "tokenizer", max_length: int = 2048, **options):
+        self.template, self.max_length = template, max_length
+        super().__init__(*args, **options)
+
+    def tokens_of(self, dataset) -> TokenData:
+        if self.processing_class is None:
+            raise ValueError("rows need the tokenizer that reads them: pass processing_class=tokenizer")
+        return token_data(dataset, self.processing_class, template=self.template, max_length=self.max_length)
 
 
 class _SelectionCallback(TrainerCallback):
-    def __init__(self, trainer: SelectionTrainer):
+    def __init__(self, trainer: Selects):
         self.trainer = trainer
 
     def on_step_end(self, args, state, control, **_):
@@ -219,6 +291,7 @@ class _SelectionCallback(TrainerCallback):
     def on_save(self, args, state, control, **_):
         trainer, folder = self.trainer, Path(args.output_dir) / f"checkpoint-{state.global_step}"
         seconds = trainer.seconds_before + time.perf_counter() - trainer._start
+        trainer._end_if_diverged(trainer._record.flush())
         save_state(folder, trainer._record, trainer.history, seconds, trainer.accelerator)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from sstoken.experiment.config import load_config
 from sstoken.experiment.grid import Grid, Run
-from sstoken.jobs.train import order_training, train_all
+from sstoken.jobs.train import Order, train_all
 
 
 def test_runs_of_a_failed_job_are_not_trained_again(ci, root, tmp_path, monkeypatch):
@@ -16,7 +16,7 @@ def test_runs_of_a_failed_job_are_not_trained_again(ci, root, tmp_path, monkeypa
         shutil.copytree(ci.results("ci") / part / "tiny-llama", grid.root / part / "tiny-llama")
     runs = [Run("tiny-llama", method, 0) for method in ("full", "self-modulated", "random")]
     common = {name: grid.config[name] for name in ("training", "references")} | {"device": "cpu", "threads": 1}
-    orders = [order_training(out=grid.run_record(run).parent, **grid.order(run), **common) for run in runs]
+    orders = [Order.of(out=grid.run_record(run).parent, **grid.order(run), **common) for run in runs]
     lost = grid.losses("tiny-llama", "train", "base")
     lost.rename(kept := lost.with_name("elsewhere"))
     with pytest.raises(RuntimeError, match="1 of 3 failed, the others are kept:\ntiny-llama, self-modulated, seed0"):

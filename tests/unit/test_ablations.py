@@ -5,7 +5,7 @@ import yaml
 
 from sstoken.experiment.config import check_config, load_config
 from sstoken.experiment.grid import Grid, Run
-from sstoken.experiment.job_groups import evaluation_batches, training_batches
+from sstoken.experiment.job_groups import evaluation_groups, training_groups
 from sstoken.records.documents import ConfigError
 
 
@@ -74,7 +74,7 @@ def test_a_model_with_its_own_ratio_cannot_be_ablated_over_ratios(root, tmp_path
 def test_every_run_stands_in_exactly_one_batch_and_after_what_it_needs(root, size):
     grid = grid_of(root, runs_in_one_job=size, ablations=[ablation()])
     done = set()
-    for batch in training_batches(grid):
+    for batch in training_groups(grid):
         for model in batch.models if size > 1 else ():
             for run in batch.of({"model": model}):
                 before = grid.previous(run)
@@ -84,7 +84,7 @@ def test_every_run_stands_in_exactly_one_batch_and_after_what_it_needs(root, siz
         assert {run for run in done if run.part is None} == set(grid.runs())
         records = [
             str(grid.evaluation_record(run))
-            for batch in evaluation_batches(grid)
+            for batch in evaluation_groups(grid)
             for model in batch.models
             for run in batch.of({"model": model})
         ]
@@ -93,7 +93,7 @@ def test_every_run_stands_in_exactly_one_batch_and_after_what_it_needs(root, siz
 
 def test_a_job_asks_for_all_that_its_runs_need_and_nothing_of_its_own(root):
     grid = grid_of(root, runs_in_one_job=12)
-    for batch in training_batches(grid):
+    for batch in training_groups(grid):
         inputs = batch.inputs(grid.run_inputs)({"model": "tiny-llama"})
         own = {str(grid.run_record(run)) for run in batch.of({"model": "tiny-llama"})}
         assert not own & set(inputs)

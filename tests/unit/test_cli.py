@@ -93,7 +93,7 @@ def test_a_fault_of_the_program_is_not_dressed_up(monkeypatch):
 
 def test_help_is_quick():
     """It must not import what only work needs."""
-    code = "import sys, sstoken.cli as cli; cli._parser(); print(sorted({'torch', 'transformers', 'pandas'} & set(sys.modules)))"
+    code = "import sys, sstoken.cli as c; c._parser(); print(sorted({'torch', 'transformers', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 

@@ -11,10 +11,10 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer
 
 from sstoken.experiment.config import TrainingSettings, load_config
-from sstoken.jobs.train import training_arguments
 from sstoken.models.load import DTYPES
 from sstoken.training import lora
 from sstoken.training.lora import DRAWS, kept_inputs, kept_share, lean_adapters
+from sstoken.training.setup import training_arguments
 from tests.conftest import tiny_adapter, tiny_model
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

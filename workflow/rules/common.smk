@@ -10,7 +10,7 @@ import sstoken
 from sstoken.experiment.check import check, remember
 from sstoken.experiment.config import read_config
 from sstoken.experiment.grid import Grid
-from sstoken.experiment.job_groups import evaluation_batches, training_batches
+from sstoken.experiment.job_groups import evaluation_groups, training_groups
 from sstoken.experiment.progress import Progress
 from sstoken.experiment.runtime import runtime
 from sstoken.records.devices import host_memory, visible_gpus

@@ -1,21 +1,21 @@
 # Training runs; a self-evolving method is a chain of runs, one a part of the data.
 
 
-for batch in training_batches(GRID):
+for group in training_groups(GRID):
 
     rule:
         name:
-            batch.rule
+            group.rule
         input:
-            batch.inputs(GRID.run_inputs),
+            group.inputs(GRID.run_inputs),
         output:
-            batch.outputs,
+            group.outputs,
         log:
-            f"{ROOT}/logs/train/{batch.log}.log",
+            f"{ROOT}/logs/train/{group.log}.log",
         benchmark:
-            f"{ROOT}/logs/train/{batch.log}.benchmark.tsv"
+            f"{ROOT}/logs/train/{group.log}.benchmark.tsv"
         wildcard_constraints:
-            model=any_of(batch.models),
+            model=any_of(group.models),
         priority: TRAINING
         conda:
             "../envs/sstoken.yaml"
@@ -25,11 +25,11 @@ for batch in training_batches(GRID):
             runtime=lambda w, attempt, batch=batch: attempt * runtime(GRID, "train", w.model, batch.of(w), 720),
             gpu=gpus_of_run,
         params:
-            runs=lambda w, batch=batch: [GRID.order(run) for run in batch.of(w)],
+            runs=lambda w, group=group: [GRID.order(run) for run in group.of(w)],
             training=CONFIG["training"],
             references=CONFIG["references"],
             device=CONFIG["device"],
         message:
-            f"train {batch.title}"
+            f"train {group.title}"
         script:
             "../scripts/train.py"

@@ -3,7 +3,7 @@ from pathlib import Path
 from sstoken.jobs import imports, logged
 
 with imports():
-    from sstoken.jobs.train import order_training, train_all
+    from sstoken.jobs.train import Order, train_all
     from sstoken.records.devices import own_gpus
 
 with logged(snakemake.log[0]), own_gpus(snakemake.resources.get("gpu", 0)):
@@ -11,7 +11,7 @@ with logged(snakemake.log[0]), own_gpus(snakemake.resources.get("gpu", 0)):
     common = {name: params[name] for name in ("training", "references", "device")} | {"threads": snakemake.threads}
     train_all(
         [
-            order_training(out=Path(record).parent, **run, **common)
+            Order.of(out=Path(record).parent, **run, **common)
             for record, run in zip(snakemake.output, params.runs, strict=True)
         ]
     )

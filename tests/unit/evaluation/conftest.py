@@ -12,7 +12,7 @@ from sstoken.tasks.tydiqa import utils as tydiqa
 from tests.byte_models import byte_llama, byte_tokenizer
 
 LOGIQA = Benchmark("logiqa", "sstoken_logiqa", 0, "acc", "1.0", 0.25, "LogiQA", "logiqa/{split}.jsonl")
-TYDIQA = Benchmark("tydiqa", "sstoken_tydiqa", 1, "f1", "1.0/1.0", 0.0, "TyDiQA", "tydiqa/{split}.jsonl")
+TYDIQA = Benchmark("tydiqa", "sstoken_tydiqa", 1, "f1", "2.0/2.0", 0.0, "TyDiQA", "tydiqa/{split}.jsonl")
 SETTINGS = EvaluationSettings(batch_size=4, dtype="float32", max_gen_toks=4)
 
 

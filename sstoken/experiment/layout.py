@@ -1,0 +1,56 @@
+"""Where every file of an experiment lies. Names only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sstoken.models.table import ModelEntry
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run, or one part of a chain: ``part`` is None for the run's end."""
+
+    model: str
+    method: str
+    seed: int
+    part: int | None = None
+
+
+class Layout:
+    """Files below ``root``, the experiment's folder."""
+
+    root: Path
+    config: dict
+    models: dict[str, ModelEntry]
+
+    @property
+    def world(self) -> Path:
+        return self.root / "data" / "world"
+
+    @property
+    def bases(self) -> Path | None:
+        """Where this run pre-trains the world's bases, if it does not take the shipped ones."""
+        share = (self.config["world"] or {}).get("pretrain_share")
+        return self.root / "bases" if share else None
+
+    def base_record(self, model: str) -> Path | None:
+        kind, _, name = self.models[model].source.partition(":")
+        return self.bases / name / "base.json" if self.bases and kind == "world" else None
+
+    def model_record(self, model: str) -> Path:
+        return self.root / "models" / model / "model.json"
+
+    def tokens(self, model: str, dataset: str) -> Path:
+        return self.root / "tokens" / model / f"{dataset}.safetensors"
+
+    def losses(self, model: str, dataset: str, label: str) -> Path:
+        return self.root / "references" / model / dataset / f"{label}.safetensors"
+
+    def run_record(self, run: Run) -> Path:
+        folder = self.root / "runs" / run.model / run.method / f"seed{run.seed}"
+        return (folder if run.part is None else folder / f"part{run.part}") / "run.json"
+
+    def evaluation_record(self, run: Run) -> Path:
+        return self.root / "scores" / run.model / run.method / f"seed{run.seed}" / "evaluation.json"
