@@ -77,6 +77,10 @@ def _parser() -> argparse.ArgumentParser:
                   "sstoken report config/config.yaml")  # fmt: skip
     _settings(report)
 
+    results = _add(commands, "results", _results, "put the tables of finished runs into README and docs/results.md",
+                   "sstoken results\nsstoken results notes.md     a file of yours with <!-- table: averages world -->")  # fmt: skip
+    results.add_argument("files", nargs="*", type=Path, default=[Path("README.md"), Path("docs/results.md")])
+
     doctor = _add(commands, "doctor", _doctor, "what of this machine would stop a run (exit status 1 if something would)",
                   "sstoken doctor\nsstoken doctor config/paper.yaml")  # fmt: skip
     doctor.add_argument("config", nargs="?", help="a configuration to look at too")
@@ -153,6 +157,15 @@ def _report(arguments: argparse.Namespace) -> None:
     from sstoken.report.partial import render_partial
 
     print(render_partial(_grid(arguments)))
+
+
+def _results(arguments: argparse.Namespace) -> None:
+    from sstoken.report.fill import fill
+
+    for path in arguments.files:
+        done, left = fill(path)
+        kept = f"; not run, so left as they are: {', '.join(left)}" if left else ""
+        print(f"{path}: {', '.join(done) or 'no table'} written{kept}")
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

@@ -204,9 +204,10 @@ def test_the_library_alone_is_small(root):
     }
 
 
-def test_torch_has_all_that_its_build_asks_for():
-    """The lock is installed without dependencies; a CUDA build needs packages that no lock of a CPU's environment names."""
-    for text in requires("torch"):
+@pytest.mark.parametrize("package", ["torch", "trl", "transformers", "peft", "accelerate", "datasets"])
+def test_libraries_have_all_that_they_ask_for(package):
+    """The lock is installed without dependencies, so nobody else looks whether its packages fit: beside TRL, too."""
+    for text in requires(package):
         requirement = Requirement(text)
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             assert requirement.specifier.contains(version(requirement.name), prereleases=True), text
