@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     _settings(report)
 
     results = _add(commands, "results", _results, "put the tables of finished runs into README and docs/results.md",
-                   "sstoken results\nsstoken results notes.md     a file of yours with <!-- table: averages world -->")  # fmt: skip
+                   "sstoken results\nsstoken results notes.md     with <!-- table: averages world --> in it")  # fmt: skip
     results.add_argument("files", nargs="*", type=Path, default=[Path("README.md"), Path("docs/results.md")])
 
     doctor = _add(commands, "doctor", _doctor, "what of this machine would stop a run (exit status 1 if something would)",
