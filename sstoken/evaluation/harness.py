@@ -303,7 +303,7 @@ def _asked_once(tasks: dict, choice: tuple) -> Iterator[None]:
     finally:
         for task in again:
             del task.build_all_requests
-    for task in tasks.values():  # but for an error
+    for task in tasks.values():  # errors still show
         task.asked = choice
 
 
