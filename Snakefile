@@ -17,6 +17,7 @@ include: "workflow/rules/references.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/selection.smk"
+include: "workflow/rules/audit.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/page.smk"
 
@@ -25,12 +26,13 @@ rule all:
     default_target: True
     input:
         REPORT,
+        JOBS.all_done(),
+        STAMPS,
     localrule: True
 
 
 onstart:
-    say(remember(CONFIG, GRID.root))
-    Progress(GRID.progress()).watch(say)
+    start()
 
 
 onsuccess:

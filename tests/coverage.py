@@ -18,7 +18,8 @@ def covered(world: World, grids: int, seed: int, forget: str = "") -> dict[str, 
     method. score: the average itself. recovered: its share of the way to the oracle.
 
     Args:
-        forget: "seeds" or "passages": what the analysis is not told of.
+        forget: "seeds", "passages", or "sharing" (that an entity stands in several benchmarks): what the analysis is
+            not told of.
     """
     generator = np.random.default_rng(seed)
     held: dict[str, list] = {"average": [], "benchmark": [], "score": [], "recovered": []}
@@ -30,7 +31,15 @@ def covered(world: World, grids: int, seed: int, forget: str = "") -> dict[str, 
         if forget == "seeds":
             runs = replace(runs, scores=tuple(part.mean(axis=1, keepdims=True) for part in runs.scores))
         elif forget == "passages":
-            runs = replace(runs, clusters=tuple(np.arange(world.questions) for _ in runs.clusters))
+            runs = replace(
+                runs,
+                clusters=tuple(
+                    np.arange(world.questions) + task * world.questions for task in range(len(runs.clusters))
+                ),
+            )
+        elif forget == "sharing":
+            apart = [part + task * world.questions for task, part in enumerate(runs.clusters)]
+            runs = replace(runs, clusters=tuple(apart))
         cells = with_average(len(runs.benchmarks))
         truth = truth_MB @ cells.T
         found = estimate(runs, np.vstack([unit[others] - unit[full], unit]), cells)
@@ -99,8 +108,9 @@ def bootstrap_covered(world: World, grids: int, seed: int, draws: int = 200) -> 
         for draw in range(draws):
             seeds = generator.integers(world.seeds, size=world.seeds)
             for gap, clusters in zip(gaps, runs.clusters, strict=True):
-                size = np.bincount(clusters)
-                counts = np.bincount(generator.integers(len(size), size=len(size)), minlength=len(size))[clusters]
+                names, cluster = np.unique(clusters, return_inverse=True)
+                size = len(names)
+                counts = np.bincount(generator.integers(size, size=size), minlength=size)[cluster]
                 found[draw] += (gap[:, seeds].mean(axis=1) @ counts) / counts.sum() / len(gaps)
         interval = np.quantile(found, [0.025, 0.975], axis=0)
         average = truth_MB.mean(axis=1)

@@ -4,6 +4,7 @@ import atexit
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,6 +24,12 @@ def main(out: Path, name: str, strategy: str) -> None:
     signals = {
         s: uniform_signal(total, number) for number, s in enumerate(("reference_loss", "history_loss", "uniform"))
     }
+    name, _, option = name.partition("-with-")
+    method = load_method(name)
+    if option == "means-of-samples":
+        method = replace(method, normalisation="samples")
+    if option == "losses-of-its-own":
+        del signals["history_loss"]
     ranks = int(os.environ.get("WORLD_SIZE", 1))
     base = tiny_model()
     arguments = TrainingArguments(
@@ -36,9 +43,7 @@ def main(out: Path, name: str, strategy: str) -> None:
     model = tiny_adapter(shard_frozen(base) if strategy == "fsdp" else base)
     model.enable_input_require_grads()
     leave_shards_alone(model)
-    trainer = SelectionTrainer(
-        model, arguments, method=load_method(name), train_dataset=SelectionDataset(data, signals)
-    )
+    trainer = SelectionTrainer(model, arguments, method=method, train_dataset=SelectionDataset(data, signals))
     trainer.train()
     if strategy == "fsdp":
         layer = trainer.model.get_base_model().model.layers[0].self_attn.q_proj.base_layer.weight

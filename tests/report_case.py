@@ -46,7 +46,7 @@ def write_tables(root: Path, case: Facts, *, truth: bool = True, seed: int = 0) 
                 if method not in ("full", "base"):
                     gap = estimate - level["full"]
                     ends = {"estimate": gap, "low": gap - 1.5, "high": gap + 1.5}
-                    tests = {"p": 0.01, "p_holm": 0.03, "significant": abs(gap) > 3, "mde": 0.9}
+                    tests = {"p": 0.01, "p_holm": 0.03, "significant": abs(gap) > 3, "mde": 0.9, "equivalent": False}
                     differences.append({**row, "against": "full", **ends, **tests})
             if method not in case.untrained:
                 reference = 3.0 if method == "rho1" else 0.0
@@ -58,8 +58,13 @@ def write_tables(root: Path, case: Facts, *, truth: bool = True, seed: int = 0) 
                 costs.append({"model": model, "method": method, **dict(zip(columns, numbers, strict=True))})
                 for phase in ("all", *"12345"):
                     for kind in ("all", *KINDS):
-                        rates = {"auc": draw.uniform(), "kept": draw.uniform()}
-                        both = {"precision": 0.75, "recall": 0.7} if kind == "all" else {}
+                        rates = {
+                            "auc": draw.uniform(),
+                            "kept": draw.uniform(),
+                            "auc_open": np.nan,
+                            "teaching_kept": 0.5,
+                        }
+                        both = {"precision": 0.75, "recall": 0.7, "auc_kinds": 0.4} if kind == "all" else {}
                         key = {"model": model, "method": method, "seed": 0, "phase": phase, "kind": kind}
                         selection.append({**key, "tokens": 100, **rates, **both})
     ablations = [
@@ -77,7 +82,24 @@ def write_tables(root: Path, case: Facts, *, truth: bool = True, seed: int = 0) 
             "low": 49 + place,
             "high": 51 + place,
         }
-    frames = {"averages": averages, "differences": differences, "costs": costs, "ablations": ablations}
+    axes = [
+        {"model": model, "method": method, "taught": 3.0, "taught_low": 2.0, "taught_high": 4.0, "teaches": True,
+         "lost": 1.0, "lost_low": 0.5, "lost_high": 1.5}
+        for model in case.models for method in case.methods
+    ]  # fmt: skip
+    pooled = pd.DataFrame(differences).groupby(["method", "against", "benchmark"], sort=False)
+    pooled = (
+        pooled[["estimate", "low", "high", "p", "p_holm", "significant", "mde", "equivalent"]].first().reset_index()
+    )
+    pooled = pooled.assign(model="all models", above=3, pairs=4).to_dict("records")
+    frames = {
+        "averages": averages,
+        "axes": axes,
+        "pooled": pooled,
+        "differences": differences,
+        "costs": costs,
+        "ablations": ablations,
+    }
     for name, rows in frames.items():
         pd.DataFrame(rows).to_csv(tables / f"{name}.csv", index=False)
     pd.DataFrame(columns=["model", "method", "seed", "why"]).to_csv(tables / "missing.csv", index=False)

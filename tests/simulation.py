@@ -31,13 +31,15 @@ class World:
     """seed_sd: [trained methods] SD over seeds of the average of ten benchmarks, percent points, about.
 
     seed_shared: share of the seed variance that all methods have in common. passage: questions about one passage in every
-    second benchmark. The variances below are shares of the latent variance.
+    second benchmark. entities: every benchmark's questions are about these, where there are any; each stands in all
+    benchmarks. The variances below are shares of the latent variance.
     """
 
     methods: tuple[str, ...] = METHODS
     seeds: int = 3
     questions: int = 120
     passage: int = 1
+    entities: int = 0
     seed_sd: np.ndarray | float = 0.35
     seed_shared: float = 0.2
     question: float = 0.77
@@ -55,6 +57,7 @@ def simulate(world: World, generator: np.random.Generator, levels: np.ndarray = 
     sd = np.zeros(methods)
     sd[seeded] = world.seed_sd
     draw = partial(generator.standard_normal, dtype=np.float32)
+    of_entity = [draw((*shape, world.entities)) for shape in ((), (methods,))]
     scores, clusters = [], []
     for task in range(tasks):
         # the average's SD over seeds is a benchmark's / sqrt(tasks); a latent step moves the score by the normal density
@@ -64,18 +67,24 @@ def simulate(world: World, generator: np.random.Generator, levels: np.ndarray = 
         seed = seed_sd[:, None] * (shared + np.sqrt(1 - world.seed_shared) * draw((methods, world.seeds)))
         size = world.passage if task % 2 else 1
         passage = np.arange(world.questions) // size
+        if world.entities:
+            passage = np.sort(np.arange(world.questions) % world.entities)
         count = passage[-1] + 1
-        # half of what a question brings is its passage's
-        half = 0.5 if size > 1 else 0.0
-        question = np.sqrt(world.question) * _nested(draw, (), passage, count, half)
-        own = np.sqrt(world.method_question) * _nested(draw, (methods,), passage, count, half)
+        # half of what a question brings is its passage's or entity's
+        half = 0.5 if size > 1 or world.entities else 0.0
+        question, own = (
+            np.sqrt(part) * _nested(draw, shape, passage, count, half, known if world.entities else None)
+            for part, shape, known in zip(
+                (world.question, world.method_question), ((), (methods,)), of_entity, strict=True
+            )
+        )
         answer = np.sqrt(world.answer) * draw((methods, world.seeds, world.questions))
         threshold = special.ndtri(truth_MB[:, task] / 100) * np.sqrt(1 + seed_sd**2)
         latent = threshold[:, None, None] + seed[:, :, None] + question + own[:, None, :] + answer
         right = 100.0 * (latent > 0)
         right[~seeded] = right[~seeded, :1]
         scores.append(right)
-        clusters.append(passage)
+        clusters.append(passage if world.entities else passage + task * world.questions)
     names = tuple(f"task{task}" for task in range(tasks))
     return ModelRuns("model", world.methods, seeded, names, tuple(scores), tuple(clusters)), truth_MB
 
@@ -84,9 +93,11 @@ def _density(z: np.ndarray) -> np.ndarray:
     return np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
 
 
-def _nested(draw, shape: tuple[int, ...], passage: np.ndarray, count: int, half: float) -> np.ndarray:
+def _nested(draw, shape: tuple[int, ...], passage: np.ndarray, count: int, half: float, known=None) -> np.ndarray:
     alone = np.sqrt(1 - half) * draw((*shape, len(passage)))
-    return alone + (np.sqrt(half) * draw((*shape, count))[..., passage] if half else 0)
+    if not half:
+        return alone
+    return alone + np.sqrt(half) * (draw((*shape, count)) if known is None else known)[..., passage]
 
 
 SCENARIOS = {
@@ -96,6 +107,7 @@ SCENARIOS = {
     "unlike methods (llama)": World(seed_sd=SEED_SD["llama"]),
     "unlike methods (qwen2)": World(seed_sd=SEED_SD["qwen2"]),
     "passages of 4": World(passage=4),
+    "40 entities in all benchmarks": World(entities=40),
     "two methods and the base": World(methods=("base", "full", "sstoken")),
     "one seed": World(seeds=1, seed_sd=0.0),
     "12 questions": World(questions=12),

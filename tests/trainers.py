@@ -12,7 +12,10 @@ from tests.conftest import tiny_adapter, tiny_model
 def signals_for(data, seed=1):
     """Every stored signal, random, but for the losses of the base that the tests need to be true."""
     total, generator = int(data.response_offset[-1]), torch.Generator().manual_seed(seed)
-    names = ("base_loss", "reference_loss", "history_loss", "uniform")
+    names = (
+        "base_loss", "reference_loss", "history_loss", "uniform", "unconditional_loss", "reference_loss:harmful",
+        "reference_loss:utility",
+    )  # fmt: skip
     signals = {name: torch.rand(total, generator=generator) * 4 for name in names}
     return signals | {"truth": torch.randint(0, 3, (total,), generator=generator).to(torch.uint8)}
 

@@ -129,6 +129,8 @@ class Chat:
             spans["response"].append((start, end))
             if content_end < end:
                 spans["end"].append((content_end, end))
+                if "end_noise" in message:
+                    spans["noise"].append((content_end, end, message["end_noise"]))
             for name, key in (("noise", "noise"), ("teach", "teaches"), ("clean", "always_clean")):
                 spans[name] += _shifted(message, key, at)
         return Rendered(text, **{f"{name}_spans": tuple(found) for name, found in spans.items()})

@@ -9,10 +9,11 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from sstoken.data.chat import Chat, Rendered, RenderError, noise_codes, response_mask, touched, whole_offsets
 from sstoken.data.readers import BadRow, DataError, Row, rows_of, stop_at
@@ -172,3 +173,28 @@ def _tell(counts: Counter, samples: int, max_length: int) -> None:
             "the model is not taught to stop there",
             share, missing, counts["turns"],
         )  # fmt: skip
+
+
+def check_limits(data: TokenData, model: Path) -> None:
+    """Refuse tokens that the model cannot read.
+
+    Args:
+        model: a folder with the model's config.
+
+    Raises:
+        DataError: a token past its embedding, or a sample longer than its positions.
+    """
+    config = AutoConfig.from_pretrained(model).get_text_config()
+    vocabulary, positions = config.vocab_size, getattr(config, "max_position_embeddings", None)
+    if (largest := int(data.input_ids.max())) >= vocabulary:
+        raise DataError(
+            f"token {largest} of the tokenizer is past the model's embedding of {vocabulary}: "
+            f"does {model.name} have a tokenizer of another model?"
+        )
+    longest = int(data.lengths.max())
+    if positions and longest > positions:
+        count = int((data.lengths > positions).sum())
+        raise DataError(
+            f"{count} of {len(data)} samples are longer than the {positions} positions of {model.name} (the longest: "
+            f"{longest} tokens); set text.max_length to {positions} or less"
+        )

@@ -27,7 +27,7 @@ FORMS = {
 SPANS = ("noise", "teaches", "always_clean")
 RENDERED = ("tool_calls", "tool_call_id", "name", "reasoning_content", "thinking")
 """Keys of a message that a chat template may show; a row is refused where the template leaves one out."""
-_OWN = ("role", "content", "weight", "train", *RENDERED, *SPANS)
+_OWN = ("role", "content", "weight", "train", *RENDERED, *SPANS, "end_noise", "originals", "clean_spans")
 _EVERY_ROW = ("id", "source", "system", "tools")
 _COLUMNS = {
     "messages": ("messages",),
@@ -196,7 +196,9 @@ def _message(number: int, message: object) -> dict:
     role = message["role"]
     if role not in ROLES:
         raise BadForm(f"message {number} has the unknown role {role!r}; known: {', '.join(ROLES)}")
-    found = {key: message[key] for key in (*RENDERED, *SPANS) if key in message}
+    found = {key: message[key] for key in (*RENDERED, *SPANS, "end_noise") if key in message}
+    if not isinstance(found.get("end_noise", ""), str):
+        raise BadForm(f"message {number}: end_noise is not the name of a kind but {found['end_noise']!r}")
     if "tool_calls" in found:
         found["tool_calls"] = _calls(number, role, found["tool_calls"])
     found = {key: value for key, value in found.items() if key in SPANS or has_text(value)}

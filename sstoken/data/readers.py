@@ -33,7 +33,8 @@ class Unreadable(str):
 class Row:
     """One sample. messages, tools, tokens, form, unread: as ``sstoken.data.forms.Content`` has them; an assistant's
     message optionally with ``"noise": [[start, end, kind], …]``, ``"teaches"`` and ``"always_clean": [[start, end], …]``
-    (characters of its content). place: where it was read, ``file:line``."""
+    (characters of its content), and ``"end_noise": kind`` where its end of turn is noise. place: where it was read,
+    ``file:line``."""
 
     id: str
     messages: tuple[dict, ...]
@@ -241,6 +242,6 @@ def _canonical(content: Content) -> str:
         return json.dumps(content.tokens)
     turns = []
     for message in content.messages:
-        more = {k: v for k, v in message.items() if k not in ("role", "content", *SPANS)}
+        more = {k: v for k, v in message.items() if k not in ("role", "content", "end_noise", *SPANS)}
         turns.append([message["role"], message["content"], *([more] if more else [])])
     return json.dumps([*turns, *content.tools], ensure_ascii=False)

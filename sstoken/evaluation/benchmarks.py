@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import re
@@ -16,6 +17,7 @@ from sstoken.records.files import sha256_file
 
 OUR_TASKS = Path(our_tasks.__file__).parent
 TYDIQA = "sstoken_tydiqa"
+LOCAL = "local"  # the data set path of a task of ours that has none on the hub
 
 
 class EvaluationError(ValueError):
@@ -34,7 +36,7 @@ class Benchmark:
     TruthfulQA the share of an answer list that is true (over 150 of its 817 questions). column: the paper's title.
     data: the task's local JSON lines, relative to the data root; ``{split}``, ``{dataset_name}`` (of the task file) and
     ``{subset}`` (the last part of the task file's data set path, without a leading ``<task>-``) are filled in for
-    each subtask. Empty: the benchmark has no local form.
+    each subtask; an absolute path stands for itself, below no data root. Empty: the benchmark has no local form.
     """
 
     name: str
@@ -103,28 +105,35 @@ def load_benchmarks(path: str | Path, names: list[str] | None = None) -> list[Be
 def benchmark_identity(benchmark: Benchmark, settings: EvaluationSettings, data_root: str | Path | None) -> str:
     """A hash over all that the benchmark's scores depend on besides model, tokenizer and device.
 
-    Over its row (but for the title and the score of guessing), the settings, lm-eval's version, every file below
-    ``data_root`` that its data pattern names, and the source of a task of ours. Reads no task: it costs milliseconds.
+    Over its row (but for its name, title, score of guessing and where its files lie), the settings, lm-eval's version, every
+    file that its data pattern names below ``data_root``, and the source of a task of ours. Reads no task: it costs
+    milliseconds.
 
     Raises:
         EvaluationError: a data root that holds no file of the benchmark, or a file of prompts that is not there.
     """
-    row = {key: value for key, value in asdict(benchmark).items() if key not in ("name", "chance", "column")}
+    row = {key: value for key, value in asdict(benchmark).items() if key not in ("name", "chance", "column", "data")}
     asked = asdict(settings)
     prompts = asked.pop("tydiqa_prompts")
     files = {}
-    if data_root is not None:
-        root = Path(data_root)
-        paths = sorted(path for path in root.glob(re.sub(r"{\w+}", "*", benchmark.data)) if path.is_file())
+    if data_root is not None or Path(benchmark.data).is_absolute():
+        pattern = Path(data_root or "/") / benchmark.data
+        named = re.split(r"{\w+}", str(pattern))
+        paths = [Path(path) for path in sorted(glob.glob("*".join(map(glob.escape, named)))) if Path(path).is_file()]
         if not (benchmark.data and paths):
-            raise EvaluationError(f"benchmark {benchmark.name!r}: no file {root / benchmark.data}")
-        files = {path.relative_to(root).as_posix(): sha256_file(path) for path in paths}
+            raise EvaluationError(f"benchmark {benchmark.name!r}: no file {pattern}")
+        files = {file_key(benchmark, path, data_root): sha256_file(path) for path in paths}
     if prompts is not None and benchmark.task == TYDIQA:
         if not Path(prompts).is_file():
             raise EvaluationError(f"evaluation.tydiqa_prompts: no file {prompts}")
         files["tydiqa_prompts"] = sha256_file(prompts)
     parts = [row, asked, version("lm_eval"), files, task_source(benchmark.task)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def file_key(benchmark: Benchmark, path: Path, data_root: str | Path | None) -> str:
+    """How a benchmark's file is called in records, which name no folder of this machine."""
+    return path.name if Path(benchmark.data).is_absolute() else path.relative_to(data_root).as_posix()
 
 
 def task_source(task: str) -> dict[str, str]:

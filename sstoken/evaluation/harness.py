@@ -46,8 +46,8 @@ class Evaluation:
 
     scores: a row a benchmark: ``benchmark, metric, score, stderr, n_questions, task_version``; score in 0..1, the mean
     of its questions' scores; stderr that of a mean over independent questions (NaN for one question).
-    samples: a row a question: ``benchmark, question_id, cluster_id, score``; questions about one passage share the
-    cluster.
+    samples: a row a question: ``benchmark, question_id, cluster_id, score``; questions about one passage, or about
+    one entity (column ``cluster`` of the rows), share the cluster, in whichever benchmarks they stand.
     provenance: all else that a score depends on.
     """
 
@@ -127,10 +127,9 @@ def _run(lm, tokenizer, plan: Plan, settings: EvaluationSettings, tokenizer_id: 
         torch.manual_seed(settings.seed)
         for task in tasks.values():
             task.set_fewshot_seed(settings.seed)
-        with _asked_once(tasks, (settings.seed, settings.limit_fraction, chosen)):
-            results = lm_eval.evaluate(
-                lm, loaded, limit=settings.limit_fraction, samples=chosen, bootstrap_iters=0, apply_chat_template=False
-            )
+        results = lm_eval.evaluate(
+            lm, loaded, limit=settings.limit_fraction, samples=chosen, bootstrap_iters=0, apply_chat_template=False
+        )
     finally:
         prompt_tokenizer.reset(reading)
     rows = _question_rows(benchmark, results)
@@ -152,8 +151,18 @@ def _run(lm, tokenizer, plan: Plan, settings: EvaluationSettings, tokenizer_id: 
             "task_versions": plan.versions,
             "truncations": truncated.count,
             "data_files": plan.files,
+            "means": _means(benchmark, results),
         },
     }
+
+
+def _means(benchmark: Benchmark, results: dict) -> dict[str, float]:
+    """Every metric that the task has a number of for each question, averaged over questions."""
+    samples = [s for found in results["samples"].values() for s in found if s["filter"] == benchmark.metric_key[1]]
+    names = (
+        [name for name in samples[0]["metrics"] if isinstance(samples[0].get(name), (int, float))] if samples else []
+    )
+    return {name: math.fsum(float(sample[name]) for sample in samples) / len(samples) for name in names}
 
 
 def _question_rows(benchmark: Benchmark, results: dict) -> list[dict]:
@@ -167,14 +176,20 @@ def _question_rows(benchmark: Benchmark, results: dict) -> list[dict]:
                     f"benchmark {benchmark.name!r}: {task!r} has no metric {metric!r}; known: {known}"
                 )
             question = f"{task}/{sample['doc_id']}"
-            passage = _passage(sample["doc"])
-            cluster = f"passage/{hashlib.sha256(passage.encode()).hexdigest()[:16]}" if passage else question
-            values = (benchmark.name, question, cluster, float(sample[metric]))
+            values = (benchmark.name, question, _cluster(sample["doc"]) or question, float(sample[metric]))
             rows.append(dict(zip(SAMPLE_COLUMNS, values, strict=True)))
     if not rows:
         filters = sorted({s["filter"] for samples in results["samples"].values() for s in samples})
         raise EvaluationError(f"benchmark {benchmark.name!r}: no filter {answer_filter!r}; known: {', '.join(filters)}")
     return rows
+
+
+def _cluster(doc: dict) -> str:
+    """What the question shares with others, in this benchmark or another: an entity that the row names, or its passage."""
+    if doc.get("cluster"):
+        return f"entity/{doc['cluster']}"
+    passage = _passage(doc)
+    return f"passage/{hashlib.sha256(passage.encode()).hexdigest()[:16]}" if passage else ""
 
 
 def _passage(doc: dict) -> str:
@@ -286,25 +301,6 @@ def _compiled_once() -> Iterator[None]:
         yield
     finally:
         del environment.from_string
-
-
-@contextmanager
-def _asked_once(tasks: dict, choice: tuple) -> Iterator[None]:
-    """The runs of a job ask the same questions: a prompt is put together by the first and keeps no answer of it."""
-    again = [task for task in tasks.values() if getattr(task, "asked", None) == choice]
-    for task in tasks.values():
-        task.asked = None
-    for task in again:
-        for request in task.instances:
-            request.resps, request.filtered_resps = [], {}
-        task.build_all_requests = lambda **_: None
-    try:
-        yield
-    finally:
-        for task in again:
-            del task.build_all_requests
-    for task in tasks.values():  # errors still show
-        task.asked = choice
 
 
 def _no_bar(*args, **options):

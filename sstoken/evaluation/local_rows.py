@@ -172,7 +172,9 @@ def _fault(task: Reader, doc: dict) -> str | None:
         return "an empty prompt"
     if choices is None:
         return None if _says_something(gold) else "no answer"
-    if not choices or not all(isinstance(choice, str) and choice.strip() for choice in choices):
+    if not choices or not all(isinstance(choice, str) and choice for choice in choices):
+        return f"a choice without text: {choices!r}"
+    if isinstance(config.doc_to_choice, str) and not all(map(str.strip, choices)):
         return f"a choice without text: {choices!r}"
     keys = gold if isinstance(gold, (list, tuple)) else [gold]
     for key in keys or [None]:

@@ -15,7 +15,15 @@ from lm_eval.defaults import DEFAULT_MAX_GEN_TOKS
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from sstoken.evaluation.benchmarks import OUR_TASKS, TYDIQA, Benchmark, EvaluationError, EvaluationSettings
+from sstoken.evaluation.benchmarks import (
+    LOCAL,
+    OUR_TASKS,
+    TYDIQA,
+    Benchmark,
+    EvaluationError,
+    EvaluationSettings,
+    file_key,
+)
 from sstoken.evaluation.local_rows import check_rows, read_splits
 from sstoken.records.documents import ConfigError, read_yaml
 from sstoken.records.files import sha256_file
@@ -74,10 +82,15 @@ def make_plan(benchmark: Benchmark, settings: EvaluationSettings, data_root: Pat
             generation = dict(config.get("generation_kwargs") or {})
             own = generation.get("max_gen_toks", DEFAULT_MAX_GEN_TOKS)
             override["generation_kwargs"] = {**generation, "max_gen_toks": min(own, settings.max_gen_toks)}
-        if data_root is not None and "custom_dataset" not in config:
-            paths = _local_files(benchmark, config, Path(data_root))
+        if config.get("dataset_path") == LOCAL and data_root is None and not Path(benchmark.data).is_absolute():
+            raise EvaluationError(
+                f"benchmark {benchmark.name!r} has no rows on the hub: give benchmarks_data a folder with {benchmark.data}"
+            )
+        own = data_root is not None or config.get("dataset_path") == LOCAL
+        if own and "custom_dataset" not in config:
+            paths = _local_files(benchmark, config, Path(data_root or "/"))
             override.update(_from_files(config, paths))
-            files.update({p.relative_to(data_root).as_posix(): sha256_file(p) for p in paths.values()})
+            files.update({file_key(benchmark, path, data_root): sha256_file(path) for path in paths.values()})
             _check_rows(benchmark.name, json.dumps(override), tuple(sha256_file(p) for p in paths.values()))
         subtasks.append(override)
     return Plan(benchmark, subtasks, {name: versions[name] for name in names}, files)
@@ -98,13 +111,15 @@ class HubSplit:
 
 
 def hub_splits(benchmark: Benchmark) -> list[HubSplit]:
-    """Every split that the benchmark's subtasks read, each once.
+    """Every split that the benchmark's subtasks read, each once; none for rows that are made here.
 
     Raises:
         EvaluationError: as ``make_plan``.
     """
-    make_plan(benchmark, EvaluationSettings(), None)  # its checks
     index = _manager_for(benchmark.task).task_index
+    if benchmark.task in index and index[benchmark.task].cfg.get("dataset_path") == LOCAL:
+        return []
+    make_plan(benchmark, EvaluationSettings(), None)  # its checks
     found = {}
     for name in _subtasks(benchmark.task, index, benchmark):
         config = index[name].cfg

@@ -60,12 +60,13 @@ def _model_fault(grid: Grid, entry: ModelEntry) -> str | None:
 
 
 def _data(grid: Grid) -> Iterator[str]:
-    for name in grid.datasets():
+    needed = [m.data for model in grid.models for m in grid.needed_methods(model) if m.trains]
+    for name in dict.fromkeys(part for data in needed for part in data.split("+")):
         for source in grid.dataset(name)["sources"]:
-            if source.startswith(str(grid.world)):
+            if grid.is_generated(source):
                 if grid.config["world"] is None:
                     yield f"data.{name}: {{world}} is the folder of the embedded world; add world: {{}} to generate it"
-            elif not source.startswith(str(grid.hub.folder)) and (fault := _source_fault(source)):
+            elif not Path(source).is_relative_to(grid.hub.folder) and (fault := _source_fault(source)):
                 yield f"data.{name}: {fault}"
     for model in grid.models:
         for method in grid.needed_methods(model):
@@ -87,17 +88,21 @@ def _source_fault(source: str) -> str | None:
     return None
 
 
-def _labelled(grid: Grid, dataset: str) -> bool:
-    """Some row says which of its characters are noise; of what is not there yet, it is taken to."""
+def _labelled(grid: Grid, data: str) -> bool:
+    """Some row says which of its characters are noise, or noise is planted; what cannot be read here is taken to say so."""
     from sstoken.data.readers import file_rows
 
-    for source in grid.dataset(dataset)["sources"]:
-        path = Path(source)
-        if source.startswith((str(grid.world), str(grid.hub.folder))) or not path.exists():
+    for section in grid.sections(data):
+        if section.get("noise"):
             return True
-        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-            if file.suffix in ROW_FILES and any(_has_noise(row) for _, row in file_rows(file)):
+        for source in section["sources"]:
+            path = Path(source)
+            fetched = grid.is_generated(source) or path.is_relative_to(grid.hub.folder)
+            if fetched or not path.exists() or (path / "state.json").exists():
                 return True
+            for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+                if file.suffix in ROW_FILES and any(_has_noise(row) for _, row in file_rows(file)):
+                    return True
     return False
 
 
@@ -118,7 +123,7 @@ def _benchmarks(grid: Grid) -> Iterator[str]:
     if not grid.config["benchmarks_data"]:
         return
     folder = grid.benchmarks_data
-    if folder.startswith(str(grid.world)):
+    if grid.is_generated(folder):
         if grid.config["world"] is None:
             yield "benchmarks_data: {world} is the folder of the embedded world; add world: {} to generate it"
         return

@@ -20,7 +20,7 @@ from sstoken.experiment.own import asked_methods
 from sstoken.experiment.reported import REFERENCE, Reported
 from sstoken.models.table import ModelEntry, load_models
 from sstoken.records.documents import ConfigError, pick
-from sstoken.selection.methods import Method, build_method, entries_of, track_options
+from sstoken.selection.methods import UNTRAINED, Method, build_method, entries_of, track_options
 
 
 class Grid(Reported):
@@ -47,9 +47,11 @@ class Grid(Reported):
         self.entries = entries | added
         self.all_methods = {n: build_method(n, e, config["methods_file"]) for n, e in self.entries.items()}
         self.methods: dict[str, Method] = {name: self.all_methods[name] for name in config["methods"]}
-        self.evaluation = _evaluation(config["evaluation"], track_options(config["track"]).get("evaluation", {}))
+        track = track_options(config["track"])
+        self.evaluation = _evaluation(config["evaluation"], track.get("evaluation", {}))
         self.seeds: list[int] = config["seeds"]
-        self.training = TrainingSettings.of(config["training"])
+        self.training_section = _left_open(config["training"], track.get("training", {}))
+        self.training = TrainingSettings.of(self.training_section)
         for model in self.models:
             for method in self.needed_methods(model):
                 self.dataset(method.data, f"method {method.name}")
@@ -75,7 +77,7 @@ class Grid(Reported):
                 pick("method", [name], self.all_methods, f"{self.config['methods_file']}, method {trail[-1]}")
             method = self.all_methods[name]
             for weights in method.weights.values():
-                if weights != "base":
+                if weights not in UNTRAINED:
                     visit(weights, (*trail, name))
             found.setdefault(name, method)
 
@@ -99,7 +101,7 @@ class Grid(Reported):
             return [self.seeds[0]]
         if method == REFERENCE:
             asked = self.seeds if REFERENCE in self.methods else []
-            return sorted({self.config["reference_seed"], *asked})
+            return sorted({*map(self.reference_seed, self.seeds), *asked})
         return self.seeds
 
     def parallel(self, model: str) -> Parallel:
@@ -117,23 +119,54 @@ class Grid(Reported):
         return found
 
     def dataset(self, name: str, who: str = "") -> dict:
-        """The data set's section with ``{instruct_data}`` and ``{world}`` resolved."""
-        sets = self.config.get("data") or {}
-        if name not in sets:
-            raise ConfigError(
-                f"{who or 'the workflow'} needs the data set {name!r}; the configuration has {', '.join(sets)}"
-            )
-        section = dict(sets[name])
-        section["sources"] = [self.resolve(self.hub.path_of(source)) for source in section["sources"]]
-        return {"skip": 0, "limit": None, "shuffle_seed": None} | section
+        """The first section of a data set, as rows that all seeds share are read."""
+        return self.sections(name, who=who)[0]
 
-    def resolve(self, text: str) -> str:
+    def sections(self, name: str, draw: int | None = None, who: str = "") -> list[dict]:
+        """What a data set is read from, ``{instruct_data}`` and ``{world}`` resolved: ``train+reference`` is both, in order.
+
+        Args:
+            draw: the seed whose rows of the world they are. who: asks, for errors.
+
+        Raises:
+            ConfigError: the configuration has no such data set, or names no data of your own.
+        """
+        sets = self.config.get("data") or {}
+        found = []
+        for part in name.split("+"):
+            if part not in sets:
+                raise ConfigError(
+                    f"{who or 'the workflow'} needs the data set {part!r}; the configuration has {', '.join(sets)}"
+                )
+            section = dict(sets[part])
+            section["sources"] = [self.resolve(self.hub.path_of(source), draw) for source in section["sources"]]
+            found.append({"skip": 0, "limit": None, "shuffle_seed": None} | section)
+        return found
+
+    def resolve(self, text: str, draw: int | None = None) -> str:
         if "{instruct_data}" in text and not self.config["instruct_data"]:
             raise ConfigError(
                 "this configuration trains on your own data: name a file or folder, e.g. "
                 'make reproduce CONFIG=… SET="instruct_data=path/to/rows.jsonl"'
             )
-        return text.replace("{instruct_data}", str(self.config["instruct_data"])).replace("{world}", str(self.world))
+        world = str(self.world_folder(draw))
+        return text.replace("{instruct_data}", str(self.config["instruct_data"])).replace("{world}", world)
+
+    def is_generated(self, source: str) -> bool:
+        return Path(source).is_relative_to(self.world)
+
+    def draw(self, dataset: str, seed: int) -> int | None:
+        """The seed whose rows a run of this seed reads: its own where the world makes them, else None, all seeds'."""
+        if not (self.config["world"] or {}).get("data_per_seed"):
+            return None
+        sets = self.config.get("data") or {}
+        sources = [source for part in dataset.split("+") for source in sets.get(part, {}).get("sources", [])]
+        return seed if any("{world}" in source for source in sources) else None
+
+    def world_seed(self, draw: int | None) -> int:
+        """What the generator draws with: another world seed has other rows for every seed."""
+        seed = self.config["world"]["seed"]
+        return seed if draw is None else 1000 * seed + draw
 
     @property
     def benchmarks_data(self) -> str:
@@ -141,71 +174,67 @@ class Grid(Reported):
         return self.resolve(self.config["benchmarks_data"] or str(self.hub.benchmarks_folder))
 
     def labels(self, method: str, seed: int) -> dict[str, str]:
-        """signal -> label of the weights that it is measured with: "base", or "<method>.seed<seed>"."""
+        """signal -> label of the weights that it is measured with: "base", "unconditional", or "<method>.seed<seed>"."""
         return {signal: self.label(weights, seed) for signal, weights in self.all_methods[method].weights.items()}
 
     def label(self, weights: str, seed: int) -> str:
-        if weights == "base":
-            return "base"
-        return f"{weights}.seed{self.config['reference_seed'] if weights == REFERENCE else seed}"
+        if weights in UNTRAINED:
+            return weights
+        return f"{weights}.seed{self.reference_seed(seed) if weights == REFERENCE else seed}"
+
+    def reference_seed(self, seed: int) -> int:
+        """Of the reference that a run of this seed is scored with: its own where its rows are, else everyone's."""
+        method = self.all_methods.get(REFERENCE)
+        own = method is not None and self.draw(method.data, seed) is not None
+        return seed if own else self.config["reference_seed"]
 
     def run_of(self, model: str, label: str) -> Run | None:
-        if label == "base":
+        if label in UNTRAINED:
             return None
         method, _, seed = label.rpartition(".seed")
         return Run(model, method, int(seed))
 
     def order(self, run: Run) -> dict:
         """What the run's job must be told, its files apart."""
-        labels = self.labels(run.method, run.seed)
+        method = self.method_of(run)
         return {
             "model": run.model,
             "method": run.method,
             "entry": self.method_entry(run.method, run.model),
-            "labels": labels,
+            "labels": self.labels(run.method, run.seed),
+            "draw": self.draw(method.data, run.seed),
+            "training": self.training_of(method),
             "parallel": asdict(self.parallel(run.model)),
         }
 
+    def method_of(self, run: Run) -> Method:
+        return build_method(run.method, self.method_entry(run.method, run.model), self.config["methods_file"])
+
+    def training_of(self, method: Method) -> dict:
+        """The recipe, with the method's own factors on its learning rate and its steps."""
+        training = dict(self.training_section)
+        training["learning_rate"] *= method.learning_rate_factor
+        if method.steps_factor != 1 and training["max_steps"] > 0:
+            training["max_steps"] = max(1, round(training["max_steps"] * method.steps_factor))
+        training["epochs"] *= method.steps_factor
+        return training
+
+    def part(self, run: Run) -> int:
+        return self.all_methods[run.method].parts - 1 if run.part is None else run.part
+
     def previous(self, run: Run) -> Run | None:
         """The part of the chain that this one trains on from."""
-        last = self.all_methods[run.method].parts - 1
-        part = last if run.part is None else run.part
+        part = self.part(run)
         return Run(run.model, run.method, run.seed, part - 1) if part > 0 else None
-
-    def run_inputs(self, run: Run) -> list[Path]:
-        """Files that a run (or part) needs to exist."""
-        method = self.all_methods[run.method]
-        files = [self.model_record(run.model), self.tokens(run.model, method.data)]
-        files += [self.losses(run.model, method.data, label) for label in self.labels(run.method, run.seed).values()]
-        before = self.previous(run)
-        return files + ([self.run_record(before)] if before else [])
-
-    def evaluation_inputs(self, run: Run) -> list[Path]:
-        generated = self.benchmarks_data.startswith(str(self.world))
-        files = [self.world / "world.json"] if generated else self.hub.benchmarks
-        trained = [self.run_record(run)] if self.all_methods[run.method].trains else []
-        return [self.model_record(run.model), *files, *trained]
-
-    def label_inputs(self, model: str, label: str) -> list[Path]:
-        run = self.run_of(model, label)
-        return [self.run_record(run)] if run else []
-
-    def datasets(self) -> list[str]:
-        """Those that a run of the grid trains on."""
-        needed = [method for model in self.models for method in self.needed_methods(model)]
-        return list(dict.fromkeys(method.data for method in needed if method.trains))
-
-    def dataset_inputs(self, dataset: str) -> list[Path]:
-        """What must be there before the data set's rows can be read; a change of these files makes their tokens anew."""
-        sources = self.dataset(dataset)["sources"]
-        files = [Path(source) for source in sources if not source.startswith(str(self.world))]
-        generated = any(source.startswith(str(self.world)) for source in sources)
-        return files + ([self.world / "world.json"] if generated else [])
 
 
 def _evaluation(settings: dict, track: dict) -> dict:
     """The configuration's settings, those that it leaves open as the track says."""
-    left_open = {key: value for key, value in track.items() if settings[key] is None}
     if settings["limit"] is not None:
-        left_open.pop("limit_fraction", None)
-    return {**settings, **left_open}
+        track = {key: value for key, value in track.items() if key != "limit_fraction"}
+    return _left_open(settings, track)
+
+
+def _left_open(settings: dict, track: dict) -> dict:
+    """The configuration's settings, those that are null as the track says."""
+    return {**settings, **{key: value for key, value in track.items() if settings[key] is None}}

@@ -1,133 +1,181 @@
-"""Which runs share a process: one each, or several where a run takes seconds and starting Python takes as long."""
+"""What is still to be made, and in which jobs: one result each, or several where a run takes seconds.
+
+A job is named by what it makes.  It leaves an empty file when all of it is there; jobs that need it wait for that file.
+Results that are current belong to no job.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
-from sstoken.experiment.grid import Grid, Run
+from sstoken.experiment.grid import Grid
+from sstoken.experiment.tickets import Result, Tickets
+from sstoken.records.files import atomic_write
+from sstoken.records.identity import name_of
+
+# rules whose job makes several results of a model where the configuration says so
+SHARED = ("tokens", "losses", "train", "evaluate")
 
 
 @dataclass(frozen=True)
-class JobGroup:
-    """The runs of one job, as a rule with wildcards.
-
-    rule: its name. models: for which there is such a job. runs: in order; ``{model}`` stands for the model, and
-    ``{method}``, ``{seed}``, ``{part}`` where they are wildcards of the rule too. record: where a run's record lies.
-    """
+class Job:
+    """One job. rule: of the workflow. name: of its files. results: in order. waits: for the jobs that leave these files."""
 
     rule: str
-    models: tuple[str, ...]
-    runs: tuple[Run, ...]
-    record: Callable[[Run], Path]
-
-    @property
-    def outputs(self) -> list[str]:
-        return [str(self.record(run)) for run in self.runs]
-
-    @property
-    def log(self) -> str:
-        """The stem of the job's log, below the stage's folder."""
-        run = self.runs[0]
-        if "{" not in run.method:
-            return f"{{model}}/{self.rule}"
-        return f"{{model}}/{{method}}.seed{{seed}}{'' if run.part is None else '.part{part}'}"
+    name: str
+    results: tuple[Result, ...]
+    waits: tuple[str, ...]
 
     @property
     def title(self) -> str:
-        """What the job is, for a line in the terminal; wildcards are filled in by the workflow."""
-        names = list(dict.fromkeys(run.method for run in self.runs))
+        """What the job is, for a line in the terminal."""
+        runs = [result.run for result in self.results if result.run]
+        if not runs:
+            keys = [".".join(str(part) for part in result.key if part is not None) for result in self.results]
+            model = self.results[0].model if self.rule in SHARED else ""
+            return " ".join(filter(None, [model, ", ".join(dict.fromkeys(filter(None, keys)))]))
+        names = list(dict.fromkeys(run.method for run in runs))
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        title = f"{{model}}: {shown}" + (
-            f", {len(self.runs)} runs" if len(self.runs) > 1 else f", seed {self.runs[0].seed}"
-        )
-        title += f", part {self.runs[0].part}" if self.runs[0].part is not None and len(self.runs) == 1 else ""
-        return re.sub(r"{(\w+)}", r"{wildcards.\1}", title)
+        if len(runs) > 1:
+            return f"{runs[0].model}: {shown}, {len(runs)} runs"
+        part = "" if runs[0].part is None else f", part {runs[0].part}"
+        return f"{runs[0].model}: {shown}, seed {runs[0].seed}{part}"
 
-    def of(self, wildcards: Mapping[str, str]) -> list[Run]:
-        """The runs of the job with these wildcards."""
-        named = dict(wildcards.items())
-
-        def filled(value) -> str:
-            return str(value).format(**named)
-
-        return [
-            Run(filled(r.model), filled(r.method), int(filled(r.seed)), None if r.part is None else int(filled(r.part)))
-            for r in self.runs
+    def plain(self) -> dict:
+        """What the job must be told, as it is written down for a job that runs elsewhere."""
+        results = [
+            {"record": str(r.record), "ticket": asdict(r.ticket), "key": list(r.key), "run": r.run and asdict(r.run)}
+            for r in self.results
         ]
-
-    def inputs(self, needed: Callable[[Run], list[Path]]) -> Callable[[Mapping[str, str]], list[str]]:
-        """An input function: what all runs need and the job does not make itself."""
-
-        def function(wildcards) -> list[str]:
-            runs = self.of(wildcards)
-            own = {self.record(run) for run in runs}
-            return list(dict.fromkeys(str(file) for run in runs for file in needed(run) if file not in own))
-
-        return function
+        model = self.results[0].model
+        return {"title": self.title, "waits": list(self.waits), "model": model, "results": results}
 
 
-def training_groups(grid: Grid) -> list[JobGroup]:
-    """Every run, and the parts of a chain in their order."""
-    if grid.config["runs_in_one_job"] == 1:
-        models = tuple(grid.models)
-        run = Run("{model}", "{method}", "{seed}")
-        part = Run("{model}", "{method}", "{seed}", "{part}")
-        return [
-            JobGroup("train", models, (run,), grid.run_record),
-            JobGroup("train_part", models, (part,), grid.run_record),
-        ]
+class Jobs:
+    """Everything that is to be done for a grid.
 
-    def runs_of(method: str) -> list[Run]:
-        parts = range(grid.all_methods[method].parts - 1) if grid.all_methods[method].trains else ()
-        return [Run("{model}", method, seed, p) for seed in grid.seeds_of(method) for p in (*parts, None)]
+    Args:
+        plan: False in a job's own process, where its order is read from the file that the workflow has written.
+    """
 
-    wanted = {model: [m.name for m in grid.needed_methods(model) if m.trains] for model in grid.models}
-    return _grouped(grid, "train", wanted, runs_of, grid.run_record)
+    def __init__(self, grid: Grid, *, plan: bool = True):
+        self.grid, self.folder = grid, grid.root / "jobs"
+        self.tickets = Tickets(grid) if plan else None
+        self.jobs: dict[tuple[str, str], Job] = {}
+        self.made_by: dict[Path, str] = {}
+        if self.tickets:
+            results = list(self.tickets.results.values())
+            self.todo = [result for result in results if result.changed() != []]
+            for rule, group in self._groups():
+                self._add(rule, group)
+
+    def done(self, rule: str, name: str) -> str:
+        return str(self.folder / rule / f"{name}.done")
+
+    def order(self, rule: str, name: str) -> dict:
+        """Of one job, e.g. of a rule's wildcards."""
+        if job := self.jobs.get((rule, name)):
+            return job.plain()
+        return json.loads((self.folder / rule / f"{name}.json").read_text())
+
+    def all_done(self) -> list[str]:
+        """The files that the jobs leave."""
+        return [self.done(*key) for key in self.jobs]
+
+    def first(self) -> list[str]:
+        """Of the jobs that the first model's main table waits for last."""
+        wanted = {path for path, run in self.grid.evaluated().items()
+                  if run.model == next(iter(self.grid.models)) and run.method in self.grid.methods}  # fmt: skip
+        return list(dict.fromkeys(self.made_by[path] for path in wanted if path in self.made_by))
+
+    def report(self, *said) -> str:
+        """The report's name; in a job's own process that which the workflow has written down."""
+        if self.tickets:
+            return self.tickets.report(*said)
+        return (self.folder / "report" / "name").read_text()
+
+    def write(self, report: str) -> None:
+        """The orders and the report's name, for jobs in processes of their own."""
+        for (rule, name), job in self.jobs.items():
+            _write(self.folder / rule / f"{name}.json", json.dumps(job.plain(), indent=1))
+        _write(self.folder / "report" / "name", report)
+
+    def forget(self) -> None:
+        """Remove what says that a job is done which is to be done again, and that a report is which is not of these results."""
+        for path in self.all_done():
+            Path(path).unlink(missing_ok=True)
+        for path in (self.folder / "report").glob("*.done") if self.jobs else ():
+            path.unlink(missing_ok=True)
+
+    def _add(self, rule: str, results: tuple[Result, ...]) -> None:
+        own = {result.record for result in results}
+        needed = (path for r in results for path in map(Path, r.ticket.records()) if path not in own)
+        waits = tuple(dict.fromkeys(self.made_by[path] for path in needed if path in self.made_by))
+        content = name_of([[str(r.record), r.ticket.name] for r in results])[:8]
+        first = results[0]
+        said = first.run.method if first.run else "-".join(str(part) for part in first.key if part is not None)
+        name = ".".join(filter(None, [first.model, said.replace("/", "-"), content]))
+        self.jobs[rule, name] = Job(rule, name, results, waits)
+        self.made_by |= dict.fromkeys(own, self.done(rule, name))
+
+    def _groups(self) -> Iterable[tuple[str, tuple[Result, ...]]]:
+        """(rule, results of one job), each after those that it waits for."""
+        size = self.grid.config["runs_in_one_job"]
+        together: dict[tuple, list[Result]] = {}
+        for result in self.todo:
+            shared = result.job in SHARED and size > 1
+            if result.job == "fetch_benchmarks":
+                key: tuple = (0, result.job)
+            else:
+                key = (
+                    (self._level(result), result.job, result.model) if shared else (self._level(result), result.record)
+                )
+            together.setdefault(key, []).append(result)
+        for key in sorted(together, key=lambda key: key[0]):
+            for chunk in _chunks(together[key], size, lambda r: r.run):
+                yield chunk[0].job, chunk
+
+    def _level(self, result: Result) -> int:
+        return self._levels[result.record]
+
+    @cached_property
+    def _levels(self) -> dict[Path, int]:
+        """How many jobs must have been done, one after the other, before a result's own can start.
+
+        The parts of a chain are made in the job of the run's end, where runs share jobs at all.
+        """
+        shared = self.grid.config["runs_in_one_job"] > 1
+        todo = {result.record for result in self.todo}
+        levels: dict[Path, int] = {}
+        for record, result in self.tickets.results.items():
+            below = [0]
+            for path in map(Path, result.ticket.records()):
+                same_job = shared and result.job == "train" and self.tickets.results[path].job == "train"
+                below.append(levels[path] + (path in todo and not same_job))
+            levels[record] = max(below)
+        return levels
 
 
-def evaluation_groups(grid: Grid) -> list[JobGroup]:
-    """Every run that is reported."""
-    if grid.config["runs_in_one_job"] == 1:
-        run = Run("{model}", "{method}", "{seed}")
-        return [JobGroup("evaluate", tuple(grid.models), (run,), grid.evaluation_record)]
-
-    def runs_of(method: str) -> list[Run]:
-        return [Run("{model}", method, seed) for seed in grid.reported_seeds(method)]
-
-    wanted = {model: grid.reported(model) for model in grid.models}
-    return _grouped(grid, "evaluate", wanted, runs_of, grid.evaluation_record)
-
-
-def _grouped(grid: Grid, rule: str, wanted: dict[str, list[str]], runs_of, record) -> list[JobGroup]:
-    """Whole methods together, up to ``runs_in_one_job`` runs, none with another that it needs."""
-    size, together = grid.config["runs_in_one_job"], {}
-    for method in dict.fromkeys(name for names in wanted.values() for name in names):
-        models = tuple(model for model, names in wanted.items() if method in names)
-        together.setdefault((models, _level(grid, method)), []).append(method)
-    found = []
-    for (models, _), methods in together.items():
-        for chunk in _chunks([runs_of(method) for method in methods], size):
-            found.append(JobGroup(f"{rule}_{len(found) + 1}", models, chunk, record))
-    return found
-
-
-def _level(grid: Grid, method: str) -> int:
-    """How many runs must have been trained, one after the other, before this one can start."""
-    weights = [name for name in grid.all_methods[method].weights.values() if name != "base"]
-    return 1 + max((_level(grid, name) for name in weights), default=-1)
-
-
-def _chunks(methods: Iterable[list[Run]], size: int) -> list[tuple[Run, ...]]:
-    """About equal numbers of runs each, a chain counting once: the last job must not be left with a single one."""
-    methods = list(methods)
-    counts = [sum(run.part is None for run in runs) for runs in methods]
+def _chunks(results: list[Result], size: int, run_of: Callable) -> list[tuple[Result, ...]]:
+    """About equal numbers of runs each, a method's together and a chain counting once: none left with a single one."""
+    methods: dict[object, list[Result]] = {}
+    for result in results:
+        run = run_of(result)
+        methods.setdefault(run.method if run else result.record, []).append(result)
+    counts = [sum(r.run is None or r.run.part is None for r in group) for group in methods.values()]
     jobs = max(1, round(sum(counts) / size))
-    chunks: list[list[Run]] = [[] for _ in range(jobs)]
+    chunks: list[list[Result]] = [[] for _ in range(jobs)]
     done = 0
-    for runs, count in zip(methods, counts, strict=True):
-        chunks[min(int(done * jobs / sum(counts)), jobs - 1)] += runs
+    for group, count in zip(methods.values(), counts, strict=True):
+        chunks[min(int(done * jobs / max(sum(counts), 1)), jobs - 1)] += group
         done += count
     return [tuple(chunk) for chunk in chunks if chunk]
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_write(path) as temporary:
+        Path(temporary).write_text(text)

@@ -29,6 +29,10 @@ class Layout:
     def world(self) -> Path:
         return self.root / "data" / "world"
 
+    def world_folder(self, draw: int | None) -> Path:
+        """Of the world's rows of one seed; None: of its benchmarks, and of rows that all seeds share."""
+        return self.world if draw is None else self.world / f"seed{draw}"
+
     @property
     def bases(self) -> Path | None:
         """Where this run pre-trains the world's bases, if it does not take the shipped ones."""
@@ -42,11 +46,12 @@ class Layout:
     def model_record(self, model: str) -> Path:
         return self.root / "models" / model / "model.json"
 
-    def tokens(self, model: str, dataset: str) -> Path:
-        return self.root / "tokens" / model / f"{dataset}.safetensors"
+    def tokens(self, model: str, dataset: str, draw: int | None = None) -> Path:
+        """draw: the seed whose rows they are, None where all seeds share them."""
+        return self.root / "tokens" / model / f"{_drawn(dataset, draw)}.safetensors"
 
-    def losses(self, model: str, dataset: str, label: str) -> Path:
-        return self.root / "references" / model / dataset / f"{label}.safetensors"
+    def losses(self, model: str, dataset: str, label: str, draw: int | None = None) -> Path:
+        return self.root / "references" / model / _drawn(dataset, draw) / f"{label}.safetensors"
 
     def run_record(self, run: Run) -> Path:
         folder = self.root / "runs" / run.model / run.method / f"seed{run.seed}"
@@ -54,3 +59,7 @@ class Layout:
 
     def evaluation_record(self, run: Run) -> Path:
         return self.root / "scores" / run.model / run.method / f"seed{run.seed}" / "evaluation.json"
+
+
+def _drawn(dataset: str, draw: int | None) -> str:
+    return dataset if draw is None else f"{dataset}.seed{draw}"

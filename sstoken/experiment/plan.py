@@ -77,13 +77,17 @@ class Plan:
         return build_method(name, self.grid.method_entry(name, model))
 
     def rows(self, model: str, dataset: str) -> Rows:
-        path = self.grid.tokens(model, dataset)
+        path = self.grid.tokens(model, dataset, self.grid.draw(dataset, self.grid.seeds[0]))
         if path.exists():
             from sstoken.data import TokenData
 
             data = TokenData.load(path)
             pairs = int((data.lengths.double() ** 2).sum())
             return Rows(len(data), len(data.input_ids), int(data.response_offset[-1]), pairs, True)
+        if "+" in dataset:
+            parts = [self.rows(model, part) for part in dataset.split("+")]
+            sums = {name: sum(getattr(p, name) for p in parts) for name in ("samples", "tokens", "response", "pairs")}
+            return Rows(**sums, measured=all(part.measured for part in parts))
         section = self.grid.dataset(dataset)
         known = (self.settings["samples"] or {}).get(dataset)
         samples = min(filter(None, (known, section["limit"])), default=None)
@@ -103,12 +107,12 @@ class Plan:
     def training(self, name: str, model: str) -> Work:
         """One run with all its parts."""
         method, shape = self.method(name, model), self.sizes[model].shape
-        rows, epochs = self.rows(model, method.data), self.grid.training.epochs
+        rows, epochs = self.rows(model, method.data), self.grid.training.epochs * method.steps_factor
         kept = rows.response * method.keep_ratio
         if method.reference == "previous":  # the first part is trained in full, the others measure their reference
             kept = rows.response * (1 + (method.parts - 1) * method.keep_ratio) / method.parts
         every = self.grid.training.dropped_loss_every
-        all_losses = 1.0 if "loss" in method.needs else 1 / every if every else 0.0
+        all_losses = 1.0 if method.reads_logits else 1 / every if every else 0.0
         projected = kept + (rows.response - kept) * all_losses
         once = shape.forward(rows.tokens, rows.pairs, round(projected))
         layers = once - 2 * shape.hidden * shape.vocabulary * round(projected)
@@ -151,11 +155,8 @@ class Plan:
     # -- the grid -------------------------------------------------------------------------------------------------
 
     def pairs(self, model: str) -> list[tuple[str, str]]:
-        """(data set, label) of every pass of frozen weights, each once: what is shared."""
-        return sorted(
-            {(m.data, label) for m in self.grid.needed_methods(model) for s in self.grid.seeds_of(m.name)
-             for label in self.grid.labels(m.name, s).values()}
-        )  # fmt: skip
+        """(data set, label) of every pass of frozen weights over one draw of the rows: what is shared."""
+        return sorted((dataset, label) for dataset, label, _ in self.grid.asked_losses(model))
 
     def table(self) -> dict[tuple[str, str, str], Work]:
         """(stage, model, method) -> its work over all seeds."""

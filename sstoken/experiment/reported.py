@@ -34,23 +34,40 @@ class Reported(Layout):
         ]
 
     def _planted(self, dataset: str) -> bool:
-        sources = (self.config.get("data") or {}).get(dataset, {}).get("sources", [])
+        sets = self.config.get("data") or {}
+        sources = [source for part in dataset.split("+") for source in sets.get(part, {}).get("sources", [])]
         return bool(sources) and all("{world}" in source for source in sources)
 
     def selection_source(self, run: Run) -> dict:
         """Where the run's scores and masks lie, and the tokens that they speak of."""
         parts = [Run(run.model, run.method, run.seed, p) for p in range(self.all_methods[run.method].parts - 1)]
         folders = [str(self.run_record(part).parent) for part in (*parts, run)]
-        tokens = str(self.tokens(run.model, self.all_methods[run.method].data))
+        data = self.all_methods[run.method].data
+        tokens = str(self.tokens(run.model, data, self.draw(data, run.seed)))
         return {"model": run.model, "method": run.method, "seed": run.seed, "tokens": tokens, "folders": folders}
 
     def evaluations(self) -> list[Path]:
-        return [
-            self.evaluation_record(Run(model, method, seed))
+        return list(self.evaluated())
+
+    def evaluated(self) -> dict[Path, Run]:
+        """Record -> run, of everything that is scored on the benchmarks."""
+        runs = (
+            Run(model, method, seed)
             for model in self.models
             for method in self.reported(model)
             for seed in self.reported_seeds(method)
-        ]
+        )
+        return {self.evaluation_record(run): run for run in runs}
+
+    def asked_losses(self, model: str) -> list[tuple[str, str, int | None]]:
+        """(data set, label of the weights, draw), each once, of every pass over the data that a method's scores need."""
+        found = {
+            (m.data, label, self.draw(m.data, s)): None
+            for m in self.needed_methods(model)
+            for s in self.seeds_of(m.name)
+            for label in self.labels(m.name, s).values()
+        }
+        return list(found)
 
     def passes(self) -> dict[str, list[tuple[str, int | None]]]:
         """method -> (weights, their seed; None for the base) that its first run's scores are measured with."""
@@ -67,16 +84,10 @@ class Reported(Layout):
         records += [record for model in self.models if (record := self.base_record(model))]
         records += [self.model_record(model) for model in self.models]
         for model in self.models:
-            methods = self.needed_methods(model)
-            trained = {m.data: None for m in methods if m.trains}
-            records += [self.tokens(model, dataset).with_suffix(".json") for dataset in trained]
-            losses = {
-                self.losses(model, m.data, label): None
-                for m in methods
-                for s in self.seeds_of(m.name)
-                for label in self.labels(m.name, s).values()
-            }
-            records += [path.with_suffix(".json") for path in losses]
+            trained = [(m, s) for m in self.needed_methods(model) if m.trains for s in self.seeds_of(m.name)]
+            read = dict.fromkeys((m.data, self.draw(m.data, s)) for m, s in trained)
+            records += [self.tokens(model, *drawn).with_suffix(".json") for drawn in read]
+            records += [self.losses(model, *asked).with_suffix(".json") for asked in self.asked_losses(model)]
         for run in self.runs():
             parts = range(self.all_methods[run.method].parts - 1)
             records += [self.run_record(Run(run.model, run.method, run.seed, part)) for part in parts]

@@ -2,6 +2,7 @@
 
 Every job takes the lock of its own output, so that a job orphaned by a killed workflow and its successor never write at
 the same time; every record (JSON) is written last and in one piece, so that its existence means that the rest is whole.
+A job whose result is there, by its identity, makes nothing.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from sstoken.records.identity import Ticket
+
 
 @contextmanager
 def imports() -> Iterator[None]:
-    """Import without garbage collection, which would walk again and again over what is there to stay: 4.3 s, not 5.5."""
+    """Import without garbage collection, which would walk again and again over what is there to stay: a fifth of the time."""
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
         gc.enable()
 
 
@@ -47,15 +49,23 @@ def logged(path: str) -> Iterator[None]:
 
 
 @contextmanager
-def job(record: Path, threads: int) -> Iterator[None]:
-    """The job's lock and thread count. A second job on the same output waits for the first."""
+def job(record: Path, threads: int, ticket: Ticket) -> Iterator[bool]:
+    """The job's lock and thread count. A second job on the same output waits for the first.
+
+    Yields whether the record is of the ticket's identity already: an orphan of a killed workflow may have finished it
+    meanwhile, or what changed upstream came to the same content.
+
+    Raises:
+        ChangedMeanwhile: code or a file is no longer what the ticket says.
+    """
     # before torch is imported, which reads these once
     os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
     record.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(record.parent / f".{record.stem}.lock"):
-        yield
+        ticket.check()
+        yield ticket.finished(record)
 
 
 def each(named: Iterable[tuple[str, Callable[[], None]]]) -> None:
@@ -67,10 +77,6 @@ def each(named: Iterable[tuple[str, Callable[[], None]]]) -> None:
     named = list(named)
     failed = []
     for name, do in named:
-        # what imports have made lives as long as the process: later collections (Trainer asks for one a run, a
-        # fifth of a second) need not walk over it
-        gc.collect()
-        gc.freeze()
         try:
             do()
         except Exception as error:
@@ -100,8 +106,8 @@ def device_of(choice: str) -> str:
 
 
 def run_folder(root: Path, model: str, label: str) -> Path | None:
-    """The folder of the weights that a label names: "base" (None) or "<method>.seed<seed>"."""
-    if label == "base":
+    """The folder of the weights that a label names: "base" and "unconditional" (None), or "<method>.seed<seed>"."""
+    if label in ("base", "unconditional"):
         return None
     method, _, seed = label.rpartition(".seed")
     return root / "runs" / model / method / f"seed{seed}"

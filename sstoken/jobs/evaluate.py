@@ -2,70 +2,110 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import torch
 
-from sstoken.evaluation import EvaluationSettings, evaluate
+from sstoken.evaluation import Benchmark, EvaluationSettings, evaluate
 from sstoken.jobs import device_of, each, job, run_folder
 from sstoken.models.flops import Shape
 from sstoken.models.load import Weights, load_tokenizer
-from sstoken.records.files import atomic_write
+from sstoken.records.files import whole_folder
+from sstoken.records.identity import Ticket, name_of, whole
 from sstoken.records.provenance import Cost, Record, measured, read_record
 
 
-def evaluate_all(records: list[Path], trained: list[bool], **options) -> None:
+def evaluate_all(records: list[Path], trained: list[bool], tickets: list[Ticket], **options) -> None:
     """Evaluate the runs of one job. Benchmarks finished before another run failed, or before a kill, are not run again."""
     each(
-        (str(record.parent), partial(evaluate_run, out=record.parent, trained=trains, **options))
-        for record, trains in zip(records, trained, strict=True)
+        (str(record.parent), partial(evaluate_run, out=record.parent, trained=trains, ticket=ticket, **options))
+        for record, trains, ticket in zip(records, trained, tickets, strict=True)
     )
-    for record in records:
-        shutil.rmtree(record.parent / "benchmarks", ignore_errors=True)
 
 
 def evaluate_run(
-    *, out: Path, trained: bool, benchmarks: list, settings: dict, data_root: str | None, device: str,
-    threads: int = 1,
+    *, out: Path, trained: bool, ticket: Ticket, benchmarks: list[Benchmark], settings: dict, data_root: str | None,
+    device: str, threads: int = 1,
 ) -> None:  # fmt: skip
-    """Score one run on every benchmark; finished benchmarks survive a crash beside the record.
+    """Score one run on every benchmark; those whose scores are there, by their identity, are not run again.
 
     ``out`` is ``…/scores/{model}/{method}/seed{seed}``.
     """
     record, seed, root = out / "evaluation.json", int(out.name.removeprefix("seed")), out.parents[3]
     method, model = out.parent.name, out.parents[1].name
     weights = Weights(root / "models" / model, run_folder(root, model, f"{method}.seed{seed}") if trained else None)
-    parts = [weights.sha256, settings, [asdict(benchmark) for benchmark in benchmarks], data_root]
-    identity = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-    with job(record, threads):
-        if record.exists() and read_record(record).get("identity") == identity:
-            return  # an orphan of a killed workflow has finished it meanwhile
+    with job(record, threads, ticket) as finished:
+        if finished:
+            return
+        known = Known(record, benchmarks, ticket)
         cost = Cost("evaluate", model=model, method=method, seed=seed)
+        checkpoint = out / "benchmarks"
         with measured(cost, device := device_of(device)):
             loaded = weights.load(dtype=settings["dtype"], device=device)
             with counted_tokens(loaded) as tokens:
                 found = evaluate(
                     loaded,
                     load_tokenizer(weights.base),
-                    benchmarks,
+                    [benchmark for benchmark in benchmarks if benchmark.name not in known.scores],
                     EvaluationSettings(**settings),
                     data_root=data_root,
-                    checkpoint=out / "benchmarks",
-                    weights_id=weights.sha256,
+                    checkpoint=checkpoint,
+                    weights_id=ticket.identity,
                 )
-            with atomic_write(out / "samples.parquet") as temporary:
-                found.samples.to_parquet(temporary, index=False)
+            scores, samples = known.with_new(found.scores, found.samples)
+            with whole_folder(out, record.name) as folder:
+                samples.to_parquet(folder / "samples.parquet", index=False)
         cost.tokens = cost.forward_tokens = sum(tokens)
         cost.flops = Shape.of(loaded).forward(cost.tokens, 0, cost.tokens)
-        details = {"scores": found.scores, "evaluation": found.provenance, "weights_sha256": weights.sha256}
-        Record(cost, {"identity": identity, **details}).write(record)
+        provenance = found.provenance | {"benchmarks": known.details | found.provenance["benchmarks"]}
+        details = {
+            "scores": scores, "evaluation": provenance, "weights_sha256": weights.sha256, "parts": known.identities,
+            "files": ["samples.parquet"],
+        }  # fmt: skip
+        Record(cost, details | ticket.details()).write(record)
+        shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+class Known:
+    """The benchmarks of a record that are of the ticket's identity, each for itself: another one's row may have changed.
+
+    identities: of every benchmark asked for. scores, details: of those that are known, by benchmark.
+    """
+
+    def __init__(self, record: Path, benchmarks: list[Benchmark], ticket: Ticket):
+        self.names = [benchmark.name for benchmark in benchmarks]
+        self.identities = {name: _identity(name, ticket) for name in self.names}
+        self.scores: dict[str, dict] = {}
+        self.details: dict[str, dict] = {}
+        self.samples = pd.DataFrame()
+        if record.exists() and whole(record, found := read_record(record)):
+            current = {n for n, identity in self.identities.items() if found.get("parts", {}).get(n) == identity}
+            self.scores = {row["benchmark"]: row for row in found["scores"] if row["benchmark"] in current}
+            self.details = {n: d for n, d in found["evaluation"]["benchmarks"].items() if n in current}
+            samples = pd.read_parquet(record.parent / "samples.parquet")
+            self.samples = samples[samples["benchmark"].isin(current)]
+
+    def with_new(self, scores: list[dict], samples: pd.DataFrame) -> tuple[list[dict], pd.DataFrame]:
+        """(scores, samples) of all benchmarks, in their order."""
+        rows = self.scores | {row["benchmark"]: row for row in scores}
+        frame = pd.concat([part for part in (self.samples, samples) if len(part)])
+        parts = [frame[frame["benchmark"] == name] for name in self.names]
+        return [rows[name] for name in self.names], pd.concat(parts, ignore_index=True)
+
+
+def _identity(benchmark: str, ticket: Ticket) -> str:
+    """Of one benchmark's scores: other benchmarks' rows, tasks and files do not count."""
+
+    def own(parts: dict) -> dict:
+        kinds = ("benchmark ", "rows of ")
+        return {k: v for k, v in parts.items() if not k.startswith(kinds) or k.endswith(f" {benchmark}")}
+
+    return name_of([own(ticket.made_from), own(ticket.contents())])
 
 
 @contextmanager

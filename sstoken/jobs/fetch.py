@@ -9,10 +9,11 @@ from pathlib import Path
 from sstoken.jobs import job, use_hub
 from sstoken.records.documents import ConfigError, read_table
 from sstoken.records.files import atomic_write, sha256_file
+from sstoken.records.identity import Ticket, name_of
 from sstoken.records.provenance import Cost, Record, measured
 
 
-def store_hub_rows(source: str, out: Path, *, lock: Path, threads: int = 1) -> None:
+def store_hub_rows(source: str, out: Path, *, lock: Path, ticket: Ticket, threads: int = 1) -> None:
     """The rows of ``hub:owner/name[@revision][:split]`` as JSON lines."""
     use_hub()
     from sstoken.models.hub import dataset_rows
@@ -20,21 +21,27 @@ def store_hub_rows(source: str, out: Path, *, lock: Path, threads: int = 1) -> N
     repo, _, split = source.removeprefix("hub:").partition(":")
     repo, _, revision = repo.partition("@")
     record = out.with_suffix(".json")
-    with job(record, threads):
+    with job(record, threads, ticket) as finished:
+        if finished:
+            return
         cost = Cost("fetch")
         with measured(cost, "cpu"):
             found, rows = dataset_rows(repo, revision or None, None, split or "train", lock=lock)
             count = _write(out, rows)
-        details = {"source": source, "commit": found.commit, "rows": count, "sha256": sha256_file(out)}
-        Record(cost, details).write(record)
+        details = {"source": source, "commit": found.commit, "rows": count, "content": sha256_file(out)}
+        details["files"] = {out.name: details["content"]}
+        Record(cost, details | ticket.details()).write(record)
 
 
 def store_benchmarks(
-    names: list[str], folder: Path, *, benchmarks_file: str, datasets_file: str, lock: Path, threads: int = 1
+    tickets: dict[str, Ticket], folder: Path, *, benchmarks_file: str, datasets_file: str, lock: Path, threads: int = 1
 ) -> None:
     """Every split that the benchmarks read as JSON lines below ``folder``, laid out as ``benchmarks_file`` says.
 
     A record ``{benchmark}.json`` says which commit and split each file is, and its hash.
+
+    Args:
+        tickets: of each benchmark by name.
 
     Raises:
         ConfigError: a task reads a data set that ``datasets_file`` does not pin.
@@ -44,9 +51,12 @@ def store_benchmarks(
     from sstoken.models.hub import dataset_rows
 
     pins = {row["name"]: row["revision"] for row in read_table(datasets_file, "datasets")}
-    for benchmark in load_benchmarks(benchmarks_file, names):
+    for benchmark in load_benchmarks(benchmarks_file, list(tickets)):
         record = folder / f"{benchmark.name}.json"
-        with job(record, threads):
+        ticket = tickets[benchmark.name]
+        with job(record, threads, ticket) as finished:
+            if finished:
+                continue
             cost, files = Cost("fetch", method=benchmark.name), {}
             with measured(cost, "cpu"):
                 for split in hub_splits(benchmark):
@@ -64,7 +74,8 @@ def store_benchmarks(
                         "rows": _write(out, rows), "sha256": sha256_file(out),
                     }  # fmt: skip
             details = {"benchmark": benchmark.name, "task_version": benchmark.version, "files": files}
-            Record(cost, details).write(record)
+            details["content"] = name_of({path: file["sha256"] for path, file in files.items()})
+            Record(cost, details | ticket.details()).write(record)
 
 
 def _write(out: Path, rows: Iterable[dict]) -> int:

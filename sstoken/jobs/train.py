@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import PreTrainedModel, set_seed
+from transformers import PreTrainedModel
 
 from sstoken.data import TokenData
 from sstoken.experiment.config import Parallel, TrainingSettings
@@ -21,14 +20,14 @@ from sstoken.jobs import device_of, each, job, run_folder
 from sstoken.models.flops import Shape
 from sstoken.models.load import DTYPES, Weights
 from sstoken.models.sources import weights_sha256
-from sstoken.records.files import atomic_write
-from sstoken.records.provenance import Cost, Record, measured, read_record
+from sstoken.records.files import whole_folder
+from sstoken.records.identity import Ticket
+from sstoken.records.provenance import Cost, Record, measured
 from sstoken.selection.methods import Method, build_method
-from sstoken.training.dataset import SelectionDataset
 from sstoken.training.distributed import launch, leave
 from sstoken.training.record import STATE_FILE
-from sstoken.training.reference_losses import ReferenceLosses, compute_losses
-from sstoken.training.setup import known_signals, method_of_part, part_of, trainable, training_arguments
+from sstoken.training.reference_losses import ReferenceLosses
+from sstoken.training.setup import build, known_signals, part_of
 from sstoken.training.trainer import SelectionTrainer
 
 
@@ -40,7 +39,7 @@ class Order:
     base: the model's folder. initial: the folder of the part that this one trains on from, or None.
     tokens: file of the data. losses: signal -> file of its losses. loss_weights: signal -> the weights they must be of.
     out: the run's folder, its ``run.json`` is written last. checkpoints: what a killed job resumes from; not a result.
-    parallel: on how many devices. request: the arguments that this order was made from.
+    ticket: what the run is to be made from. parallel: on how many devices. request: the arguments of this order.
     """
 
     model: str
@@ -57,6 +56,7 @@ class Order:
     references: dict
     out: Path
     checkpoints: Path
+    ticket: Ticket
     device: str = "auto"
     threads: int = 1
     parallel: Parallel = field(default_factory=Parallel)
@@ -65,7 +65,7 @@ class Order:
     @classmethod
     def of(
         cls, *, out: Path | str, model: str, method: str, entry: dict, labels: dict[str, str], training: dict,
-        references: dict, device: str, threads: int, parallel: dict | None = None,
+        references: dict, device: str, threads: int, ticket: dict, draw: int | None = None, parallel: dict | None = None,
     ) -> Order:  # fmt: skip
         """Find a run's files by their names: ``out`` is ``…/runs/{model}/{method}/seed{seed}``, or a part below."""
         request = {n: v for n, v in locals().items() if n != "cls"} | {"out": str(out)}
@@ -74,6 +74,7 @@ class Order:
         run = out.parent if out.name.startswith("part") else out
         root = run.parents[3]
         base = root / "models" / model
+        data = built.data if draw is None else f"{built.data}.seed{draw}"
         return cls(
             model=model,
             method=built,
@@ -82,15 +83,14 @@ class Order:
             part=part,
             base=base,
             initial=run / f"part{part - 1}" if part else None,
-            tokens=root / "tokens" / model / f"{built.data}.safetensors",
-            losses={
-                s: root / "references" / model / built.data / f"{label}.safetensors" for s, label in labels.items()
-            },
+            tokens=root / "tokens" / model / f"{data}.safetensors",
+            losses={s: root / "references" / model / data / f"{label}.safetensors" for s, label in labels.items()},
             loss_weights={s: Weights(base, run_folder(root, model, label)) for s, label in labels.items()},
             settings=TrainingSettings.of(training),
             references=references,
             out=out,
             checkpoints=root / "checkpoints" / model / method / run.name / f"part{part}",
+            ticket=Ticket(**ticket),
             device=device,
             threads=threads,
             parallel=Parallel(**parallel or {}),
@@ -107,49 +107,28 @@ def train_all(orders: list[Order]) -> None:
 
 def train(order: Order) -> None:
     """Train one run: adapter or weights, log, selection record, and provenance, in ``order.out``."""
-    record = order.out / "run.json"
-    with job(record, order.threads):
-        data, signals = read(order)
-        identity = identity_of(order, data)
-        if record.exists() and read_record(record).get("identity") == identity:
-            return  # an orphan of a killed workflow has finished it meanwhile
-        # the workflow deletes the records of a job that failed, those of its finished runs too; this copy is not its
-        finished = order.checkpoints / identity / record.name
-        if finished.exists() and _is_whole(order.out, read_record(finished)["weights_sha256"]):
-            _copy(finished, record)
-        elif order.parallel.gpus > 1:
+    with job(order.out / "run.json", order.threads, order.ticket) as finished:
+        if finished:
+            return
+        if order.parallel.gpus > 1:
             request = json.dumps(order.request)
             launch(order.parallel.gpus, "sstoken.jobs.train", [request], device=device_of(order.device))
         else:
-            make(order, data, signals, identity)
+            make(order)
 
 
-def _is_whole(folder: Path, sha256: str) -> bool:
-    try:
-        return weights_sha256(folder) == sha256
-    except FileNotFoundError:  # deleted by hand
-        return False
-
-
-def _copy(source: Path, target: Path) -> None:
-    with atomic_write(target) as temporary:
-        shutil.copyfile(source, temporary)
-
-
-def identity_of(order: Order, data: TokenData) -> str:
-    """A name for all that the weights depend on: a checkpoint of other settings or data is never resumed from."""
-    files = [order.base, order.initial] if order.initial else [order.base]
-    weights = [weights_sha256(folder) for folder in files] + [w.sha256 for w in order.loss_weights.values()]
-    parts = [order.entry, asdict(order.settings), order.seed, order.part, data.sha256, weights]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def make(order: Order, data: TokenData, signals: dict[str, torch.Tensor], identity: str) -> None:
-    """What every process of a run does: build, train, write; the first one writes."""
+def make(order: Order) -> None:
+    """What every process of a run does: read, build, train, write; the first one writes."""
     cost = Cost("train", model=order.model, method=order.method.name, seed=order.seed)
-    checkpoints = order.checkpoints / identity
+    identity = order.ticket.identity
+    checkpoints = order.checkpoints / identity  # of another identity: another run's, never gone on from
     with measured(cost, device := device_of(order.device)):
-        trainer, model, extra = build(order, data, signals, checkpoints, device, cost)
+        data, signals = read(order)
+        trainer, model = build(
+            order.method, order.part, data, signals, weights=Weights(order.base, order.initial),
+            settings=order.settings, seed=order.seed, checkpoints=checkpoints, device=device, parallel=order.parallel,
+            batch_tokens=order.references["batch_tokens"],
+        )  # fmt: skip
         if checkpoint := _last_checkpoint(checkpoints):
             print(f"{order.method.name}, seed {order.seed}: resuming from {checkpoint.name}")
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -161,9 +140,12 @@ def make(order: Order, data: TokenData, signals: dict[str, torch.Tensor], identi
             )
         if not trainer.args.should_save:
             return
-        write_weights(trainer, model, order)
+        files = write_weights(trainer, model, order)
     count(cost, trainer, Shape.of(model))
-    write_record(order, cost, trainer, identity, extra)
+    if order.method.reference == "previous" and order.part > 0:
+        count_pass(cost, data, Shape.of(model))
+    write_record(order, cost, trainer, files)
+    shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 def read(order: Order) -> tuple[TokenData, dict[str, torch.Tensor]]:
@@ -177,72 +159,43 @@ def read(order: Order) -> tuple[TokenData, dict[str, torch.Tensor]]:
     return part_of(data, signals, order.method, order.part)
 
 
-def build(
-    order: Order, data: TokenData, signals: dict[str, torch.Tensor], checkpoints: Path, device: str, cost: Cost
-) -> tuple[SelectionTrainer, PreTrainedModel, dict]:
-    """The trainer, its model, and the hash of weights that a signal was measured with here."""
-    set_seed(order.seed)
-    arguments = training_arguments(order.settings, checkpoints, order.seed, device, order.parallel.gpus)
-    weights = Weights(order.base, order.initial)
-    model = trainable(weights, order.settings, device=device, parallel=order.parallel)
-    extra = {}
-    if order.method.reference == "previous" and order.part > 0:
-        # a chain's reference is the model as it stands before this part
-        signals["reference_loss"] = compute_losses(model, data, batch_tokens=order.references["batch_tokens"])
-        tokens, pairs = len(data.input_ids), int((data.lengths.double() ** 2).sum())
-        cost.forward_tokens += tokens
-        cost.flops += Shape.of(model).forward(tokens, pairs, len(signals["reference_loss"]))
-        extra = {"reference_loss": weights_sha256(order.initial)}
-    trainer = SelectionTrainer(
-        model,
-        arguments,
-        method=method_of_part(order.method, order.part),
-        train_dataset=SelectionDataset(data, signals),
-        chunk_size=order.settings.chunk_size,
-        dropped_loss_every=order.settings.dropped_loss_every,
-    )
-    set_seed(order.seed)  # again: dropout must not depend on what was drawn on the way here
-    return trainer, model, extra
-
-
 def _last_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that is whole: the selection's state is written last."""
     whole = [path.parent for path in folder.glob(f"checkpoint-*/{STATE_FILE}")]
     return max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
 
 
-def write_weights(trainer: SelectionTrainer, model: PreTrainedModel, order: Order) -> None:
-    """Adapter or weights, the selection of every token, and the log."""
-    order.out.mkdir(parents=True, exist_ok=True)
-    if order.settings.adapter is None:
-        model.to(DTYPES[order.settings.dtype])
-    model.save_pretrained(order.out)
+def write_weights(trainer: SelectionTrainer, model: PreTrainedModel, order: Order) -> list[str]:
+    """Adapter or weights, the selection of every token, and the log: names of the files.
+
+    They are written beside the run's folder first: what is there stays as it is until all of the new is on the disk.
+    """
     data = trainer.train_dataset.data
-    details = {"offset": data.response_offset, **trainer.record}
-    with atomic_write(order.out / "selection.safetensors") as temporary:
-        save_file(details, temporary, metadata={"tokens_sha256": data.sha256})
-    with atomic_write(order.out / "log.jsonl") as temporary:
+    with whole_folder(order.out, "run.json") as folder:
+        if order.settings.adapter is None:
+            model.to(DTYPES[order.settings.dtype])
+        model.save_pretrained(folder)
+        details = {"offset": data.response_offset, **trainer.record}
+        save_file(details, folder / "selection.safetensors", metadata={"tokens_sha256": data.sha256})
         lines = [json.dumps(row, sort_keys=True) for row in trainer.state.log_history if "loss" in row]
-        Path(temporary).write_text("\n".join(lines) + "\n")
+        (folder / "log.jsonl").write_text("\n".join(lines) + "\n")
+        return sorted(path.name for path in folder.iterdir())
 
 
-def write_record(order: Order, cost: Cost, trainer: SelectionTrainer, identity: str, extra: dict) -> None:
+def write_record(order: Order, cost: Cost, trainer: SelectionTrainer, files: list[str]) -> None:
     """``run.json``, last: its existence means that the rest is whole."""
-    checkpoints = order.checkpoints / identity
-    data = trainer.train_dataset.data
+    data, weights = trainer.train_dataset.data, weights_sha256(order.out)
+    losses = {signal: ReferenceLosses.load(path).weights_sha256 for signal, path in order.losses.items()}
+    if order.method.reference == "previous" and order.initial:
+        losses["reference_loss"] = weights_sha256(order.initial)
     details = {
-        "identity": identity,
         "entry": order.entry, "part": order.part, "settings": asdict(order.settings),
-        "parallel": asdict(order.parallel),
-        "weights_sha256": weights_sha256(order.out), "base_sha256": weights_sha256(order.base),
+        "parallel": asdict(order.parallel), "weights_sha256": weights, "base_sha256": weights_sha256(order.base),
         "tokens_sha256": data.sha256, "samples": len(data), "steps": trainer.state.global_step,
-        "counted": trainer.counted,
-        "losses_sha256": {s: ReferenceLosses.load(p).weights_sha256 for s, p in order.losses.items()} | extra,
+        "counted": trainer.counted, "losses_sha256": losses,
+        "content": weights, "files": files,
     }  # fmt: skip
-    Record(cost, details).write(checkpoints / "run.json")
-    _copy(checkpoints / "run.json", order.out / "run.json")
-    for checkpoint in checkpoints.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
+    Record(cost, details | order.ticket.details()).write(order.out / "run.json")
 
 
 def count(cost: Cost, trainer: SelectionTrainer, shape: Shape) -> None:
@@ -250,12 +203,22 @@ def count(cost: Cost, trainer: SelectionTrainer, shape: Shape) -> None:
     counted = trainer.counted
     tokens, pairs = counted["tokens"], counted["attention_pairs"]
     cost.tokens, cost.kept_tokens = tokens, counted["kept_tokens"]
-    cost.forward_tokens += tokens + counted["history_tokens"]
+    cost.forward_tokens += tokens + counted["history_tokens"] + counted["candidate_tokens"]
     cost.backward_tokens = tokens
+    if counted["candidate_tokens"]:  # as long as the chosen rows on average
+        share = counted["candidate_tokens"] / max(tokens, 1)
+        cost.flops += shape.forward(counted["candidate_tokens"], int(pairs * share), 0)
     if counted["history_tokens"]:
         cost.flops += shape.forward(counted["history_tokens"], pairs, counted["response_tokens"])
     cost.flops += shape.forward(tokens, pairs, counted["projected_tokens"])
     cost.flops += shape.backward(tokens, pairs, counted["projected_tokens"], counted["kept_tokens"])
+
+
+def count_pass(cost: Cost, data: TokenData, shape: Shape) -> None:
+    """Add the pass in which a part of a chain measured its reference."""
+    tokens, pairs = len(data.input_ids), int((data.lengths.double() ** 2).sum())
+    cost.forward_tokens += tokens
+    cost.flops += shape.forward(tokens, pairs, int(data.response_offset[-1]))
 
 
 def train_rank(request: dict) -> None:
@@ -263,8 +226,7 @@ def train_rank(request: dict) -> None:
     order = Order.of(**request)
     if device_of(order.device) == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    data, signals = read(order)
-    make(order, data, signals, identity_of(order, data))
+    make(order)
 
 
 if __name__ == "__main__":

@@ -68,12 +68,13 @@ class Record:
     details: dict = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
-        document = {"cost": asdict(self.cost), "software": software()}
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self.rewrite(path, {"cost": asdict(self.cost), "software": software(), **self.details})
+
+    @staticmethod
+    def rewrite(path: Path, document: dict) -> None:
+        """Put a whole record in the place of one that is there, or of none."""
         with atomic_write(path) as temporary:
-            Path(temporary).write_text(
-                json.dumps({**document, **self.details}, indent=1, sort_keys=True, default=str) + "\n"
-            )
+            Path(temporary).write_text(json.dumps(document, indent=1, sort_keys=True, default=str) + "\n")
 
 
 def read_record(path: str | Path) -> dict:

@@ -10,6 +10,8 @@ from sstoken.experiment.grid import Grid
 def facts_of(grid: Grid) -> dict:
     """Fields of ``sstoken.report.results.Facts``."""
     methods = grid.methods.items()
+    sources = (grid.config.get("data") or {}).get("train", {}).get("sources", [])
+    entries = {name: (entry.family, entry.size, entry.source) for name, entry in grid.models.items()}
     return {
         "experiment": grid.config["experiment"],
         "models": list(grid.models),
@@ -18,6 +20,12 @@ def facts_of(grid: Grid) -> dict:
         "untrained": [name for name, method in methods if not method.trains],
         "bounds": [n for n, m in methods if m.trains and ("truth" in m.needs or m.data != "train")],
         "ablations": [asdict(ablation) for ablation in grid.ablations],
+        "described": {
+            name: dict(zip(("family", "size", "source"), entry, strict=True)) for name, entry in entries.items()
+        },
+        "sources": list(sources),
+        "made_up": bool(sources) and all("{world}" in source for source in sources),
+        "miniatures": "{world}" in (grid.config["benchmarks_data"] or ""),
     }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from sstoken.report.statistics import MARGIN
+
 EMPTY = "–"
 MINUS = "\u2212"
 
@@ -63,6 +65,8 @@ def row_estimate(row: pd.Series) -> str:
 def row_difference(row: pd.Series) -> str:
     """``+0.4 [−0.3, 1.1], not significant; smallest effect this run could see: 0.9`` of a row of differences."""
     told = "significant" if bool(row["significant"]) else "not significant"
+    if bool(row["equivalent"]) and not bool(row["significant"]):
+        told = f"level within ± {MARGIN:g}"
     text = f"{signed(row['estimate'], 1)}{row_ends(row)}, {told}"
     return text + (f"; smallest effect this run could see: {number(row['mde'], 1)}" if pd.notna(row["mde"]) else "")
 

@@ -1,6 +1,6 @@
 """The report of a grid that is not finished, or has failed: ``python -m sstoken.report.partial CONFIG [key=value …]``.
 
-What is done is tabled, drawn and shown in ``results/{experiment}/so-far``; what is missing is named, and nothing is
+What is current is tabled, drawn and shown in ``results/{experiment}/so-far``; what is missing or stale is named, and nothing is
 averaged over it.  The workflow's own files are left alone.
 """
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sstoken.experiment.config import load_config, settings_of
 from sstoken.experiment.grid import Grid
+from sstoken.experiment.status import status, write_status
 from sstoken.records.documents import ConfigError
 from sstoken.report.collect import collect
 from sstoken.report.facts import facts_of, table_options
@@ -30,7 +31,9 @@ def render_partial(grid: Grid) -> Path:
     Raises:
         ConfigError: no run has been evaluated yet.
     """
-    evaluations = [path for path in grid.evaluations() if path.exists()]
+    states = status(grid)
+    current = {state.record for state in states if state.state == "current"}
+    evaluations = [path for path in grid.evaluations() if path in current]
     if not evaluations:
         raise ConfigError(f"{grid.root}: no run has been evaluated yet; `make reproduce` starts the grid")
     out = grid.root / "so-far"
@@ -39,9 +42,10 @@ def render_partial(grid: Grid) -> Path:
         if (grid.root / name).exists() and not (out / name).is_symlink():
             (out / name).symlink_to(Path("..") / name)
     samples, costs = out / "samples.parquet", out / "costs.csv"
-    records = [path for path in grid.cost_records() if path.exists()]
+    write_status(states, out / "status.csv")
+    records = [path for path in grid.cost_records() if path in current]
     collect(evaluations, records, scores=out / "scores.csv", samples=samples, costs=costs)
-    trained = [run for run in grid.noisy_runs() if grid.run_record(run).exists()]
+    trained = [run for run in grid.noisy_runs() if grid.run_record(run) in current]
     selection = out / "selection.csv" if trained else None
     if selection:
         write_selection([grid.selection_source(run) for run in trained], selection)

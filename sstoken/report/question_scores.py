@@ -26,7 +26,9 @@ class ModelRuns:
     methods: those of which every run is there.
     seeded: [M] bool; False: one run stands for every seed (the untrained base), so it has no seed variance.
     scores: of each benchmark [M, S, Q] in percent points; the run of an unseeded method is repeated.
-    clusters: of each benchmark [Q], ascending integers; questions about one passage share one.
+    clusters: of each benchmark [Q], ascending integers. Questions about one passage or one entity have the same number,
+    in whichever benchmarks they stand.
+    questions: of each benchmark [Q], their ids.
     """
 
     model: str
@@ -35,6 +37,7 @@ class ModelRuns:
     benchmarks: tuple[str, ...]
     scores: tuple[np.ndarray, ...]
     clusters: tuple[np.ndarray, ...]
+    questions: tuple[np.ndarray, ...] = ()
 
 
 def read_runs(
@@ -72,18 +75,56 @@ def read_runs(
             raise ValueError(f"method {method} has {len(seeds[method])} runs, others {width}: runs must be one or all")
     order = np.array([[runs[m, s] for s in (seeds[m] * width if len(seeds[m]) == 1 else seeds[m])] for m in complete])
 
-    scores, clusters = [], []
+    scores, clusters, questions = [], [], []
     by_task = np.argsort(task_of, kind="stable")
     bounds = np.searchsorted(task_of[by_task], np.arange(len(benchmarks) + 1))
     for task, benchmark in enumerate(benchmarks):
         here = by_task[bounds[task] : bounds[task + 1]]
         here = here[np.isin(run_of[here], order)]
-        values, cluster = _align(rows, run_of, here, model, benchmark)
+        values, cluster, question = _align(rows, run_of, here, model, benchmark)
         position = np.searchsorted(np.unique(order), order)
         scores.append(values[position])
         clusters.append(cluster)
+        questions.append(levels["question_id"][question])
     seeded = np.array([len(seeds[method]) > 1 or width == 1 for method in complete], dtype=bool)
-    return ModelRuns(model, tuple(complete), seeded, tuple(benchmarks), tuple(scores), tuple(clusters)), missing
+    columns = map(tuple, (scores, clusters, questions))
+    return ModelRuns(model, tuple(complete), seeded, tuple(benchmarks), *columns), missing
+
+
+def pooled(models: list[ModelRuns], name: str) -> ModelRuns:
+    """All models as one: the score of method m with seed s on question q is its mean over the models.
+
+    The models are fixed, their unweighted mean is what is estimated.  They answer the same questions, and runs of one seed
+    share their data, so questions and seeds stay the blocks that they are for a single model.
+
+    Args:
+        models: at least one. name: what stands for the model.
+
+    Returns:
+        the methods that every model has whole.
+
+    Raises:
+        ValueError: two models were scored on different questions, or with different numbers of seeds.
+    """
+    first = models[0]
+    for other in models[1:]:
+        alike = other.benchmarks == first.benchmarks and all(
+            np.array_equal(mine, theirs)
+            for pair in ((first.questions, other.questions), (first.clusters, other.clusters))
+            for mine, theirs in zip(*pair, strict=True)
+        )
+        if not alike or {part.shape[1] for part in other.scores} != {part.shape[1] for part in first.scores}:
+            raise ValueError(
+                f"models {first.model} and {other.model} were not scored on the same questions with the same seeds, so "
+                "there is no mean over models; delete the scores of the runs that are out of date and run again"
+            )
+    methods = [m for m in first.methods if all(m in runs.methods for runs in models)]
+    scores = [
+        np.mean([runs.scores[task][[runs.methods.index(m) for m in methods]] for runs in models], axis=0)
+        for task in range(len(first.benchmarks))
+    ]
+    seeded = first.seeded[[first.methods.index(m) for m in methods]]
+    return ModelRuns(name, tuple(methods), seeded, first.benchmarks, tuple(scores), first.clusters, first.questions)
 
 
 def _pairs(seeds: dict[str, list[int]]) -> list[tuple[str, int]]:
@@ -91,7 +132,7 @@ def _pairs(seeds: dict[str, list[int]]) -> list[tuple[str, int]]:
 
 
 def _read(samples: Path, model: str, methods: list[str], benchmarks: list[str]) -> tuple[dict, dict]:
-    """Columns as integers (names are repeated millions of times) and what the integers stand for."""
+    """Columns as integers (names are repeated millions of times) and what they stand for, in alphabetical order."""
     keep = [("model", "==", model), ("method", "in", methods), ("benchmark", "in", benchmarks)]
     table = pq.read_table(samples, columns=[*NAMES, "seed", "score"], filters=keep, memory_map=True)
     rows = {name: table[name].to_numpy() for name in ("seed", "score")}
@@ -105,8 +146,9 @@ def _read(samples: Path, model: str, methods: list[str], benchmarks: list[str]) 
             column = (
                 pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], "string").dictionary_encode()
             )
-        rows[name] = column.indices.to_numpy()
-        levels[name] = np.array(column.dictionary.to_pylist(), dtype=object)
+        names, place = np.unique(np.array(column.dictionary.to_pylist(), dtype=object).astype(str), return_inverse=True)
+        rows[name] = place[column.indices.to_numpy()] if len(place) else column.indices.to_numpy()
+        levels[name] = names.astype(object)
     return rows, levels
 
 
@@ -122,9 +164,9 @@ def _missing(model: str, runs: dict, count_RB: np.ndarray, benchmarks: list[str]
 
 
 def _align(rows: dict, run_of: np.ndarray, here: np.ndarray, model: str, benchmark: str):
-    """Scores [runs, Q] in percent and clusters [Q], questions ordered by cluster."""
+    """Scores [runs, Q] in percent, clusters [Q] and questions [Q] as integers; ordered by cluster."""
     if not len(here):
-        return np.empty((0, 0)), np.empty(0, dtype=np.int64)
+        return np.empty((0, 0)), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     key = (rows["cluster_id"][here], rows["question_id"][here], run_of[here])
     here = here[np.lexsort(key[::-1])]
     present, counts = np.unique(run_of[here], return_counts=True)
@@ -139,5 +181,5 @@ def _align(rows: dict, run_of: np.ndarray, here: np.ndarray, model: str, benchma
             f"benchmark {benchmark}, model {model}: the runs were not scored on the same questions, each once; "
             "delete the scores of the runs that are out of date and run again"
         )
-    cluster = rows["cluster_id"][here].reshape(shape)[:, 0]
-    return 100 * rows["score"][here].reshape(shape).T, np.unique(cluster, return_inverse=True)[1]
+    cluster, question = (rows[name][here].reshape(shape)[:, 0] for name in ("cluster_id", "question_id"))
+    return 100 * rows["score"][here].reshape(shape).T, cluster, question

@@ -5,18 +5,20 @@ Shapes: R response tokens of the data set, S samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors.numpy import load_file
 from scipy.stats import rankdata
 
 from sstoken.data import TokenData
 from sstoken.records.files import atomic_write
+from sstoken.report.selection_files import Selection, read_parts
 
-COLUMNS = ["model", "method", "seed", "phase", "kind", "tokens", "auc", "auc_pooled", "precision", "recall", "kept"]
+COLUMNS = [
+    "model", "method", "seed", "phase", "kind", "tokens", "auc", "auc_pooled", "precision", "recall", "kept",
+    "auc_open", "auc_kinds", "teaching_tokens", "teaching_kept",
+]  # fmt: skip
 PHASES = 5
 
 
@@ -46,8 +48,8 @@ def wins_within_samples(
     return wins, count * (tokens - count)
 
 
-def selection_scores(record: dict[str, np.ndarray], data: TokenData) -> pd.DataFrame:
-    """One run's rows: ``phase, kind, tokens, auc, auc_pooled, precision, recall, kept``.
+def selection_scores(record: Selection, data: TokenData) -> pd.DataFrame:
+    """One run's rows: the columns of ``COLUMNS`` from ``phase`` on.
 
     phase: ``all``, or a fifth of training, from 1. kind: ``all`` noise, or one kind of it. tokens: noise tokens of that
     kind. auc: the share of (clean token, noise token) pairs of one sample in which the clean one scores higher (1: the
@@ -55,35 +57,68 @@ def selection_scores(record: dict[str, np.ndarray], data: TokenData) -> pd.DataF
     what a ranking over the whole data set sees. kept: share of the kind's tokens that were trained on; precision: share
     of the kept tokens that are clean; recall: share of the clean tokens that were kept (kind ``all`` alone).
 
+    auc_open: auc over clean tokens that could have been noise: those of ``data.always_clean`` (fixed labels, end of turn) are
+    left out, since a score tells them apart by their place. auc_kinds (kind ``all`` alone): the unweighted mean of the
+    kinds' auc_open, so that a frequent harmless kind does not drown a rare harmful one; of their auc where always_clean is
+    not known. teaching_tokens, teaching_kept: how many clean tokens teach (``data.teaches``: what the prompt does not give
+    away), and the share of them that was trained on; in a kind's row, those of the samples that have such noise. NaN and 0
+    where the data does not say.
+
     Args:
-        record: ``score`` float32 [R], ``keep`` bool [R], ``step`` int32 [S] (-1: never trained on), as
-            ``SelectionTrainer`` leaves them. data: its S samples, with truth.
+        record: what the run chose. data: its S samples, with truth.
     """
     counts = data.response_offset.diff().numpy()
     sample_R = np.repeat(np.arange(len(data)), counts)
     truth_R = data.truth[data.response_mask].numpy()
-    step_S = record["step"]
+    step_S = record.step
     last = step_S.max() + 1
     phase_S = np.where(step_S < 0, 0, step_S * PHASES // max(last, 1) + 1)
-    score_R, keep_R, clean_R = record["score"].astype(np.float64), record["keep"].astype(bool), truth_R == 0
+    score_R, keep_R, clean_R = record.score.astype(np.float64), record.keep.astype(bool), truth_R == 0
+    open_R, teaches_R = _of_response(data, "always_clean"), _of_response(data, "teaches")
+    open_R = None if open_R is None else ~(open_R & clean_R)
     rows = []
     for code, kind in enumerate(["all", *data.kinds]):
         noise_R = ~clean_R if code == 0 else truth_R == code
         chosen_R = (clean_R | noise_R) & (phase_S[sample_R] > 0)
         chosen = (score_R[chosen_R], sample_R[chosen_R], clean_R[chosen_R])
         wins_S, pairs_S = wins_within_samples(*chosen, len(data))
+        if open_R is not None:
+            opened = (score_R[chosen_R & open_R], sample_R[chosen_R & open_R], clean_R[chosen_R & open_R])
+            open_wins_S, open_pairs_S = wins_within_samples(*opened, len(data))
+        with_kind_S = np.bincount(sample_R, weights=noise_R, minlength=len(data)) > 0
         for phase in ("all", *range(1, PHASES + 1)):
             within_S = phase_S > 0 if phase == "all" else phase_S == phase
             within_R = within_S[sample_R]
-            noise, pairs = noise_R & within_R, pairs_S[within_S].sum()
+            noise = noise_R & within_R
             row = {"phase": phase, "kind": kind, "tokens": int(noise.sum())}
-            row["auc"] = wins_S[within_S].sum() / pairs if pairs else np.nan
+            row["auc"] = _ratio(wins_S, pairs_S, within_S)
             row["auc_pooled"] = _auc(score_R[(clean_R | noise_R) & within_R], clean_R[(clean_R | noise_R) & within_R])
             row["precision"] = _mean(clean_R[keep_R & within_R]) if code == 0 else np.nan
             row["recall"] = _mean(keep_R[clean_R & within_R]) if code == 0 else np.nan
             row["kept"] = _mean(keep_R[noise])
+            row["auc_open"] = _ratio(open_wins_S, open_pairs_S, within_S) if open_R is not None else np.nan
+            teaching = teaches_R & clean_R & within_R if teaches_R is not None else np.zeros_like(clean_R)
+            teaching = teaching if code == 0 else teaching & with_kind_S[sample_R]
+            row["teaching_tokens"], row["teaching_kept"] = int(teaching.sum()), _mean(keep_R[teaching])
             rows.append(row)
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    column = "auc" if open_R is None else "auc_open"
+    kinds = (
+        frame[frame["kind"] != "all"].groupby("phase", sort=False)[column].mean()
+    )  # kinds without a pair do not count
+    frame["auc_kinds"] = frame["phase"].map(kinds).where(frame["kind"] == "all")
+    return frame
+
+
+def _of_response(data: TokenData, name: str) -> np.ndarray | None:
+    """A label of tokens, bool [R]; None where the data set does not have it."""
+    labels_N = getattr(data, name)
+    return None if labels_N is None else labels_N[data.response_mask].numpy().astype(bool)
+
+
+def _ratio(wins_S: np.ndarray, pairs_S: np.ndarray, within_S: np.ndarray) -> float:
+    pairs = pairs_S[within_S].sum()
+    return float(wins_S[within_S].sum() / pairs) if pairs else np.nan
 
 
 def _mean(values: np.ndarray) -> float:
@@ -94,18 +129,6 @@ def _auc(score: np.ndarray, clean: np.ndarray) -> float:
     positive = int(clean.sum())
     pairs = positive * (len(clean) - positive)
     return (rankdata(score)[clean].sum() - positive * (positive + 1) / 2) / pairs if pairs else np.nan
-
-
-def run_record(folders: Iterable[Path]) -> dict[str, np.ndarray]:
-    """A run's selection, its parts one after the other: ``score`` [R], ``keep`` [R], ``step`` [S]."""
-    parts = [load_file(folder / "selection.safetensors") for folder in folders]
-    steps, before = [], 0
-    for part in parts:
-        steps.append(np.where(part["step"] < 0, -1, part["step"] + before))
-        before += int(part["step"].max()) + 1
-    return {name: np.concatenate([part[name] for part in parts]) for name in ("score", "keep")} | {
-        "step": np.concatenate(steps)
-    }
 
 
 def write_selection(runs: list[dict], out: str | Path) -> None:
@@ -120,7 +143,7 @@ def write_selection(runs: list[dict], out: str | Path) -> None:
         loaded[run["tokens"]] = data
         if data.truth is None:
             continue  # a data set without labels, such as one that has no noise
-        scores = selection_scores(run_record(map(Path, run["folders"])), data)
+        scores = selection_scores(read_parts(map(Path, run["folders"])), data)
         frames.append(scores.assign(**{key: run[key] for key in ("model", "method", "seed")}))
     with atomic_write(out) as temporary:
         pd.concat(frames)[COLUMNS].to_csv(temporary, index=False)

@@ -8,15 +8,20 @@ Shapes: K contrasts, M methods, S seeds, Q questions, B benchmarks, C cells (a b
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from scipy import special, stats
+from statsmodels.stats import contingency_tables, multitest
 
 from sstoken.report.question_scores import ModelRuns
 
 LEVEL = 0.95
 POWER = 0.8
+MARGIN = 1.0
+"""Percent points.  Two methods are level if their difference is shown to lie within ± this; stated before any result."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,13 @@ class Estimates:
         """Two-sided t test of value = 0."""
         return np.nan_to_num(2 * stats.t.sf(np.abs(self.value) / self.error, self.df), nan=1.0)
 
+    def equivalence_p(self, margin: float = MARGIN) -> np.ndarray:
+        """Two one-sided t tests of |value| >= margin, the larger p of both (Schuirmann 1987)."""
+        with np.errstate(invalid="ignore"):
+            above = stats.t.sf((self.value + margin) / self.error, self.df)
+            below = stats.t.cdf((self.value - margin) / self.error, self.df)
+        return np.nan_to_num(np.maximum(above, below), nan=1.0)
+
     def detectable(self) -> np.ndarray:
         """The smallest true effect that the t test at 1 - LEVEL would find with probability POWER."""
         critical = stats.t.ppf((1 + LEVEL) / 2, self.df)
@@ -55,7 +67,8 @@ class Estimates:
 def estimate(runs: ModelRuns, weights_KM: np.ndarray, cells_CB: np.ndarray) -> Estimates:
     """Contrasts of methods in each cell: ``var = V_questions + max(V_seeds - V_both, 0)``.
 
-    V_questions: cluster-robust variance of the mean over questions of the seed-averaged contrast (CR1, within benchmarks).
+    V_questions: cluster-robust variance of the mean over questions of the seed-averaged contrast (CR1).  A cluster's
+    questions may stand in several benchmarks; within a cell they count as one draw.
     V_seeds: variance over seeds of the contrast's mean over questions, divided by S; see ``seed_variance``.
     V_both: the share of the interaction, which the other two both contain.
     df: Satterthwaite's.  With one seed only V_questions is left: the value holds for these runs, not for new seeds.
@@ -63,18 +76,20 @@ def estimate(runs: ModelRuns, weights_KM: np.ndarray, cells_CB: np.ndarray) -> E
     Args:
         weights_KM: a row a contrast. cells_CB: a row a cell, weights of the benchmarks (summing to 1).
     """
-    moments = [
-        _questions(weights_KM, scores, clusters) for scores, clusters in zip(runs.scores, runs.clusters, strict=True)
-    ]
-    question_BK, question_df_B, both_BK, both_df_B = (np.array(part) for part in zip(*moments, strict=True))
+    sums = [_cluster_sums(weights_KM, *part) for part in zip(runs.scores, runs.clusters, strict=True)]
+    clusters = [np.unique(part) for part in runs.clusters]
     mean_BMS = np.array([scores.mean(axis=2) for scores in runs.scores])
     mean_CMS = np.einsum("cb,bms->cms", cells_CB, mean_BMS)
     value_KC = weights_KM @ mean_CMS.mean(axis=2).T
 
-    question, question_df = _weighted_sum(cells_CB, question_BK, question_df_B)
-    both, both_df = _weighted_sum(cells_CB, both_BK, both_df_B)
+    seeds = mean_CMS.shape[2]
+    over_seeds = [part.mean(axis=1, keepdims=True) for part in sums]
+    question, question_df = _sum_of_squares(cells_CB, over_seeds, clusters)
+    rest = [part - mean for part, mean in zip(sums, over_seeds, strict=True)]
+    both, both_df = _sum_of_squares(cells_CB, rest, clusters)
+    both, both_df = both / (seeds * max(seeds - 1, 1)), both_df * max(seeds - 1, 1)
     seed, seed_df = seed_variance(mean_CMS, runs.seeded, weights_KM)
-    seed /= mean_CMS.shape[2]
+    seed /= seeds
     extra = np.maximum(seed - both, 0)
     variance = question + extra
     spread = _over(question**2, question_df) + np.where(extra > 0, _over(seed**2, seed_df) + _over(both**2, both_df), 0)
@@ -83,32 +98,55 @@ def estimate(runs: ModelRuns, weights_KM: np.ndarray, cells_CB: np.ndarray) -> E
     return Estimates(value_KC, variance, df)
 
 
-def _questions(weights_KM: np.ndarray, scores_MSQ: np.ndarray, clusters_Q: np.ndarray):
-    """V_questions [K], its degrees of freedom, V_both [K], its degrees of freedom, of one benchmark."""
+def _cluster_sums(weights_KM: np.ndarray, scores_MSQ: np.ndarray, clusters_Q: np.ndarray) -> np.ndarray:
+    """[K, S, G]: what each cluster adds to the mean of one benchmark, beyond its share of that mean.
+
+    Scaled so that the sum of their squares is the CR1 variance of the mean.  NaN where there is a single cluster.
+    """
     contrast = np.einsum("km,msq->ksq", weights_KM, scores_MSQ, optimize=True)
-    seeds, questions = contrast.shape[1:]
     starts = np.flatnonzero(np.diff(clusters_Q, prepend=-1))
-    count = len(starts)
-    if count < 2:
-        return np.full(len(contrast), np.nan), 1, np.zeros(len(contrast)), 1
-    over_seeds = contrast.mean(axis=1, keepdims=True)
-    centred = over_seeds - over_seeds.mean(axis=2, keepdims=True)
-    rest = contrast - contrast.mean(axis=2, keepdims=True) - centred
-    scale = count / (count - 1) / questions**2
-    question = scale * (np.add.reduceat(centred[:, 0], starts, axis=1) ** 2).sum(axis=1)
-    both = scale * (np.add.reduceat(rest, starts, axis=2) ** 2).sum(axis=(1, 2)) / (seeds * max(seeds - 1, 1))
-    return question, count - 1, both, (count - 1) * max(seeds - 1, 1)
+    if len(starts) < 2:
+        return np.full((*contrast.shape[:2], len(starts)), np.nan)
+    centred = contrast - contrast.mean(axis=2, keepdims=True)
+    scale = np.sqrt(len(starts) / (len(starts) - 1)) / contrast.shape[2]
+    return scale * np.add.reduceat(centred, starts, axis=2)
 
 
-def _weighted_sum(cells_CB, variance_BK, df_B):
-    """Variance [K, C] of a weighted sum of independent parts, and Satterthwaite's degrees of freedom."""
-    # einsum, not matmul: 0 · NaN would carry one benchmark's NaN into every cell
-    used = cells_CB != 0
-    parts_CBK = np.where(used[:, :, None], cells_CB[:, :, None] ** 2 * variance_BK, 0)
-    total = parts_CBK.sum(axis=1).T
+def _sum_of_squares(cells_CB: np.ndarray, sums: list[np.ndarray], clusters: list[np.ndarray]):
+    """Variance [K, C] of each cell, and Satterthwaite's degrees of freedom.
+
+    Parts that are independent of each other: of each benchmark the clusters that it has to itself, and together all
+    clusters that stand in several benchmarks of the cell.  There a cluster's sums are added before they are squared.
+
+    Args:
+        sums: of each benchmark [K, S, G], see ``_cluster_sums``. clusters: of each benchmark [G], ascending.
+    """
+    names, count = np.unique(np.concatenate(clusters), return_counts=True)
+    names_H = names[count > 1]
+    place = [np.where(np.isin(part, names_H), np.searchsorted(names_H, part), -1) for part in clusters]
+    present_BH = np.array([np.isin(names_H, part) for part in clusters])
+    shape = (len(sums[0]), len(cells_CB))
+    total, spread = np.zeros(shape), np.zeros(shape)
+    for c, cell in enumerate(cells_CB):
+        used = np.flatnonzero(cell)
+        held_H = present_BH[used].sum(axis=0)
+        shared_H1 = np.append(held_H > 1, False)  # the last place stands for clusters of one benchmark
+        together = np.zeros((*sums[0].shape[:2], len(names_H)))
+        lost_H = np.zeros(len(names_H))  # degrees of freedom that centring within each benchmark costs
+        parts = []
+        for b in used:
+            shared_G, size = shared_H1[place[b]], len(clusters[b])
+            own = (cell[b] * sums[b][..., ~shared_G]) ** 2
+            parts.append((own.sum(axis=(1, 2)), (~shared_G).sum() * (1 - 1 / max(size, 2))))
+            together[..., place[b][shared_G]] += cell[b] * sums[b][..., shared_G]
+            lost_H[place[b][shared_G]] += 1 / size
+        free_H = (1 - np.divide(lost_H, held_H, out=np.zeros_like(lost_H), where=held_H > 0))[held_H > 1]
+        parts.append(((together**2).sum(axis=(1, 2)), free_H.sum()))
+        for variance, df in parts:
+            total[:, c] += variance
+            spread[:, c] += _over(variance**2, np.full_like(variance, df))
     with np.errstate(invalid="ignore", divide="ignore"):
-        df = total**2 / (parts_CBK**2 / df_B[:, None]).sum(axis=1).T
-    return total, df
+        return total, total**2 / spread
 
 
 def _over(square, df):
@@ -170,14 +208,14 @@ def prior_df(variance_CM: np.ndarray, df: int) -> np.ndarray:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """p values adjusted over one family of comparisons (Holm 1979).
-
-    statsmodels' ``multipletests`` gives the same, but collects all garbage at each call (0.1 s), and tables have many families.
-    """
-    order = np.argsort(p, kind="stable")
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(np.maximum.accumulate(np.arange(len(p), 0, -1) * np.asarray(p)[order]), 1)
-    return adjusted
+    """p values adjusted over one family of comparisons (Holm 1979)."""
+    if not len(p):
+        return np.asarray(p, dtype=float)
+    gc.freeze()  # multipletests collects garbage at each call: tables have a hundred families, a large process takes a second
+    try:
+        return multitest.multipletests(p, method="holm")[1]
+    finally:
+        gc.unfreeze()
 
 
 def mcnemar(right_MN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -188,8 +226,11 @@ def mcnemar(right_MN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     right = right_MN.astype(np.float64)
     only_MM = (right @ (1 - right).T).round().astype(np.int64)
-    fewer, both = np.minimum(only_MM, only_MM.T), only_MM + only_MM.T
-    return only_MM, np.minimum(2 * stats.binom.cdf(fewer, both, 0.5), 1.0)
+    p_MM = np.ones(only_MM.shape)
+    for i, j in combinations(range(len(right)), 2):
+        table = [[0, only_MM[i, j]], [only_MM[j, i], 0]]  # the questions that both got right or wrong do not matter
+        p_MM[i, j] = p_MM[j, i] = contingency_tables.mcnemar(table, exact=True).pvalue
+    return only_MM, p_MM
 
 
 def recovered(runs: ModelRuns, cell_B: np.ndarray, baseline: str, ceiling: str) -> tuple[np.ndarray, ...]:

@@ -77,6 +77,11 @@ class Scorer:
         return frozenset()
 
     @property
+    def scored_by(self) -> frozenset[str]:
+        """What of ``needs`` the score reads, the rest being the weights'.  Static signals make a mask before the first step."""
+        return self.needs
+
+    @property
     def keep_above(self) -> float | None:
         """A threshold that replaces the keep ratio: a token is kept if its score is as high or higher.
 
@@ -120,3 +125,51 @@ class Scorer:
                 f"{cls.__module__}: unknown parameter {', '.join(unknown)}; known: {', '.join(known) or 'none'}"
             )
         return cls(**parameters)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a chooser knows of its candidates, before the step: each of B rows under the model as it is now.
+
+    loss_B: mean loss of the row's response tokens (nats), or None. hidden: last states of all positions, [T_b, D] a row, or
+    None. weight_VD: the output projection, with hidden. cache: for what follows from frozen weights; not saved.
+    """
+
+    count: int
+    loss_B: torch.Tensor | None = None
+    hidden: tuple[torch.Tensor, ...] | None = None
+    weight_VD: torch.Tensor | None = None
+    cache: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Chooser(Scorer):
+    """A method that chooses rows before the step; every response token of a chosen row is trained on.
+
+    candidates: rows of a group; a micro-batch is cut into groups in order. take: how many of each are trained; of a
+    smaller last group the same share, rounded up.
+    """
+
+    candidates: int = 4
+    take: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.take <= self.candidates:
+            raise ValueError(f"1 <= take <= candidates must hold, not {self.take} of {self.candidates}")
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """ "loss", "hidden", or nothing: then no candidate needs a forward pass."""
+        return frozenset()
+
+    @property
+    def pools(self) -> bool:
+        return True
+
+    def start(self, seed: int) -> dict[str, torch.Tensor]:
+        """The chooser's own memory at the start of a run; it is saved with every checkpoint."""
+        return {"seed": torch.tensor(seed), "drawn": torch.tensor(0)}
+
+    def choose(self, rows: Rows, take: int, memory: dict[str, torch.Tensor]) -> torch.Tensor:
+        """index_K, int64 in [0, rows.count): the rows to train on.  ``memory`` may be changed in place."""
+        raise TypeError(f"{type(self).__module__}.Config does not say how it chooses")

@@ -10,8 +10,14 @@ import torch
 from .autocast import no_autocast
 
 DEFAULT_CHUNK = 1024
+TOP = 20
+"""Logits whose entropy is measured: the number of EAFT (arXiv 2601.02151)."""
+
 CPU_LOGITS = 6_000_000
 """24 MB of float32: a block that glibc's malloc keeps for the next pass (from 32 MB on it never does)."""
+
+WIDENED = 4096
+"""Rows of a narrow projection that are widened at a time, on a CPU."""
 
 
 def token_loss(
@@ -23,12 +29,16 @@ def token_loss(
     chunk_size: int = DEFAULT_CHUNK,
     backward_tokens: int | None = None,
     gradient_first: bool = False,
+    measure: dict[str, torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """``loss_n = logsumexp_v(z_nv) - z_n,target(n)`` with ``z = hidden @ weight.T + bias`` (natural log).
 
     Works on ``chunk_size`` tokens at a time, O(chunk_size * V) memory in both directions.  The backward pass
     recomputes the logits of just those tokens whose upstream gradient is not zero, so a token that the selection
-    dropped costs no backward work in the output projection.  This is ``L_θ`` of method.md (ssToken, section 3.1).
+    dropped costs no backward work in the output projection.  This is ``L_θ`` of ssToken, section 3.1.
+
+    Logits are sums in float32, never rounded to a narrower input's dtype: losses are ranked, and near 16 bfloat16's
+    steps are 0.125.
 
     Args:
         hidden_ND: float32, bfloat16 or float64; the state at position i-1 for the target x_i. Differentiable.
@@ -41,6 +51,8 @@ def token_loss(
         gradient_first: take the gradient of every loss along with the loss, while its logits exist, so that nothing is
             recomputed: less work where half the tokens or more have an upstream gradient.  Costs [N, D] memory; without
             effect where the projection or its bias is trained.
+        measure: tensors [N] to be filled along with the loss, by name: "entropy" (nats) of the TOP largest logits,
+            renormalised among themselves, and "collision", ``Σ_v p_v²``.  No gradient.
 
     Returns:
         loss_N, float32 (float64 for float64 input).
@@ -70,7 +82,9 @@ def token_loss(
         hidden_ND = hidden_ND.to(weight_VD.dtype)
     if device == "cpu":
         chunk_size = max(1, min(chunk_size, CPU_LOGITS // weight_VD.shape[0]))
-    return _TokenLoss.apply(hidden_ND, weight_VD, bias_V, target_N, chunk_size, backward_tokens, gradient_first)
+    return _TokenLoss.apply(
+        hidden_ND, weight_VD, bias_V, target_N, chunk_size, backward_tokens, gradient_first, measure
+    )
 
 
 class _Chunk:
@@ -82,16 +96,13 @@ class _Chunk:
     def __init__(self, tokens, weight_VD, bias_V):
         shape = (tokens, weight_VD.shape[0])
         self.weight_VD, self.bias_V = weight_VD, bias_V
-        self.narrow_CV = weight_VD.new_empty(shape)
         dtype = torch.promote_types(weight_VD.dtype, torch.float32)
-        self.wide_CV = self.narrow_CV if weight_VD.dtype == dtype else weight_VD.new_empty(shape, dtype=dtype)
+        self.wide_CV = weight_VD.new_empty(shape, dtype=dtype)
+        self.narrow_CV = self.wide_CV if weight_VD.dtype == dtype else weight_VD.new_empty(shape)
 
     def logits(self, hidden_CD):
         """Logits less their largest, a shift that changes no probability and lets exp neither overflow nor lose digits."""
-        count = hidden_CD.shape[0]
-        logits_CV = torch.mm(hidden_CD, self.weight_VD.T, out=self.narrow_CV[:count])
-        if self.wide_CV is not self.narrow_CV:
-            logits_CV = self.wide_CV[:count].copy_(logits_CV)
+        logits_CV = wide_product(hidden_CD, self.weight_VD, self.wide_CV[: len(hidden_CD)])
         if self.bias_V is not None:
             logits_CV.add_(self.bias_V)
         return logits_CV.sub_(logits_CV.amax(-1, keepdim=True))
@@ -108,9 +119,31 @@ class _Chunk:
         return value_CV if value_CV.dtype == self.weight_VD.dtype else self.narrow_CV[: len(value_CV)].copy_(value_CV)
 
 
+def wide_product(hidden_CD, weight_VD, out_CV):
+    """hidden @ weight.T into ``out_CV``, which may be wider than they are: then no product or sum is rounded to theirs."""
+    if out_CV.dtype == weight_VD.dtype:
+        return torch.mm(hidden_CD, weight_VD.T, out=out_CV)
+    if out_CV.is_cuda:
+        return torch.mm(hidden_CD, weight_VD.T, out_dtype=out_CV.dtype, out=out_CV)
+    hidden_CD = hidden_CD.to(out_CV.dtype)
+    for start in range(0, len(weight_VD), WIDENED):  # a block of the projection at a time, not a wide copy of it all
+        part_VD = weight_VD[start : start + WIDENED].to(out_CV.dtype)
+        out_CV[:, start : start + WIDENED] = hidden_CD @ part_VD.T
+    return out_CV
+
+
+def _distribution(name: str, exp_CV: torch.Tensor, sum_C: torch.Tensor) -> torch.Tensor:
+    if name == "collision":
+        return (torch.linalg.vector_norm(exp_CV, dim=-1) / sum_C).square()
+    if name == "entropy":
+        top_CK = exp_CV.topk(min(TOP, exp_CV.shape[-1]), sorted=False).values
+        return torch.special.entr(top_CK / top_CK.sum(-1, keepdim=True)).sum(-1)
+    raise ValueError(f"unknown measure {name!r}; known: collision, entropy")
+
+
 class _TokenLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden_ND, weight_VD, bias_V, target_N, chunk_size, backward_tokens, gradient_first):
+    def forward(ctx, hidden_ND, weight_VD, bias_V, target_N, chunk_size, backward_tokens, gradient_first, measure):
         # a trained projection's gradient is a sum over tokens weighted by what comes from upstream: it has to wait
         gradient_first = gradient_first and ctx.needs_input_grad[0] and not any(ctx.needs_input_grad[1:3])
         with no_autocast(hidden_ND):
@@ -125,6 +158,8 @@ class _TokenLoss(torch.autograd.Function):
                 chosen_C = exp_CV.gather(-1, target_C[:, None])[:, 0]
                 sum_C = exp_CV.exp_().sum(-1)
                 loss_N[part] = sum_C.log() - chosen_C
+                for name, value_N in (measure or {}).items():
+                    value_N[part] = _distribution(name, exp_CV, sum_C)
                 if gradient_first:
                     grad_ND[part] = chunk.narrow(chunk.slope(exp_CV, sum_C, target_C)) @ weight_VD
             loss_N.masked_fill_(target_N < 0, 0.0)
@@ -140,7 +175,7 @@ class _TokenLoss(torch.autograd.Function):
         if ctx.gradient_first:
             grad_ND, target_N = ctx.saved_tensors
             upstream_N = upstream_N.masked_fill(target_N < 0, 0.0)
-            return (grad_ND * upstream_N[:, None]).to(grad_ND.dtype), None, None, None, None, None, None
+            return (grad_ND * upstream_N[:, None]).to(grad_ND.dtype), *[None] * 7
         hidden_ND, weight_VD, bias_V, target_N = ctx.saved_tensors
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
         with no_autocast(hidden_ND):
@@ -167,10 +202,7 @@ class _TokenLoss(torch.autograd.Function):
             grad_hidden,
             grad_weight.to(weight_VD.dtype) if need_weight else None,
             grad_bias.to(bias_V.dtype) if need_bias else None,
-            None,
-            None,
-            None,
-            None,
+            *[None] * 5,
         )
 
 

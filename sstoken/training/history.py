@@ -1,4 +1,4 @@
-"""A run's own earlier weights: an EMA of them, or those of its last checkpoint."""
+"""A run's own earlier weights: an EMA of them, those of its last checkpoint, or those before its first step."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 
 from sstoken.selection.methods import Method
+from sstoken.training.collate import segments_of
+from sstoken.training.packing import forward
 
 
 class History:
@@ -58,3 +60,15 @@ class History:
         """Go on from the weights of a checkpoint."""
         for name, value in self.weights.items():
             self.weights[name] = weights[name].to(value.device)
+
+
+@torch.no_grad()
+def base_states(model: torch.nn.Module, batch: dict) -> torch.Tensor:
+    """The base's states before every response token, [R, D]: one more pass, the adapter off, in evaluation mode."""
+    model.eval()
+    with model.disable_adapter():
+        found_RD = forward(
+            model, batch["input_ids"], batch["position_ids"], segments_of(batch), lambda hidden_RD, *_: hidden_RD
+        )
+    model.train()
+    return found_RD

@@ -23,9 +23,6 @@ from sstoken.selection.autocast import no_autocast
 DRAWS = 2**16
 """Shares of kept inputs come in steps of one in so many."""
 
-NARROW = 8
-"""Up to so many columns, a float32 product with few columns takes MKL up to four times as long as one with few rows."""
-
 
 def kept_share(dropout: float) -> float:
     """The share of inputs that ``kept_inputs`` keeps, and by whose inverse they are scaled up; for dropout < 1."""
@@ -44,11 +41,6 @@ def kept_inputs(like_NI: torch.Tensor, share: float) -> torch.Tensor:
     return mask.view(torch.int8).view(like_NI.shape)
 
 
-def _narrow(left_MK: torch.Tensor, right_Kr: torch.Tensor) -> torch.Tensor:
-    """left @ right; of few columns as (right.T @ left.T).T."""
-    return left_MK @ right_Kr if right_Kr.shape[1] > NARROW else (right_Kr.T @ left_MK.T).T
-
-
 class _LoraLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, input_NI, weight_OI, bias_O, down_rI, up_Or, scaling, dropout):
@@ -62,7 +54,7 @@ class _LoraLinear(torch.autograd.Function):
                 mask_NI = kept_inputs(input_NI, share)
                 dropped_NI, scaling = input_NI * mask_NI, scaling / share
             down_rI, up_Or = down_rI.to(dtype), up_Or.to(dtype)
-            middle_Nr = _narrow(dropped_NI.to(dtype), down_rI.T)
+            middle_Nr = (down_rI @ dropped_NI.to(dtype).T).T
             bias_O = None if bias_O is None else bias_O.to(input_NI.dtype)
             output_NO = linear(input_NI, weight_OI.to(input_NI.dtype), bias_O)
             output_NO = output_NO.to(dtype).addmm_(middle_Nr, up_Or.T, alpha=scaling).to(output_NO.dtype)
@@ -77,8 +69,8 @@ class _LoraLinear(torch.autograd.Function):
         dtype = down_rI.dtype
         with no_autocast(grad_NO):
             wide_NO = grad_NO.to(dtype)
-            grad_up_Or = _narrow(wide_NO.T, middle_Nr).mul_(ctx.scaling)
-            grad_middle_Nr = _narrow(wide_NO, up_Or).mul_(ctx.scaling)
+            grad_up_Or = (middle_Nr.T @ wide_NO).T.mul_(ctx.scaling)
+            grad_middle_Nr = (up_Or.T @ wide_NO.T).T.mul_(ctx.scaling)
             dropped_NI = input_NI if mask_NI is None else input_NI * mask_NI
             grad_down_rI = grad_middle_Nr.T @ dropped_NI.to(dtype)
             grad_NI = None

@@ -17,9 +17,19 @@ from sstoken.data import TokenData
 from sstoken.records.files import atomic_write
 from sstoken.selection.methods import Method
 from sstoken.training.history import History
+from sstoken.training.objective import Choice
+from sstoken.training.rows import RowChoice
 
 STATE_FILE = "selection_state.safetensors"
-COUNTED = ("tokens", "response_tokens", "kept_tokens", "projected_tokens", "history_tokens", "attention_pairs")
+COUNTED = (
+    "tokens",
+    "response_tokens",
+    "kept_tokens",
+    "projected_tokens",
+    "history_tokens",
+    "attention_pairs",
+    "candidate_tokens",
+)
 
 
 class CheckpointError(ValueError):
@@ -47,21 +57,12 @@ class SelectionRecord:
         self.counted = dict.fromkeys(COUNTED, 0)
         self._pending: list[tuple] = []
 
-    def add(
-        self,
-        batch: dict,
-        score_R: torch.Tensor,
-        keep_R: torch.Tensor,
-        loss_R: torch.Tensor,
-        step: int,
-        *,
-        all_losses: bool,
-    ) -> None:
-        """Take in a micro-batch without asking the device for anything."""
-        self._pending.append((batch["position_B"], batch["response_counts"], score_R, keep_R, loss_R, step))
-        response, kept = sum(batch["response_counts"]), sum(batch["kept_counts"])
+    def add(self, batch: dict, choice: Choice, loss_R: torch.Tensor, step: int, *, projected: int) -> None:
+        """Take in a micro-batch without asking the device for anything. projected: tokens whose logits were computed."""
+        columns = (choice.score_R, choice.keep_R, loss_R)
+        self._pending.append((batch["position_B"], batch["response_counts"], *columns, step))
         lengths = [n for n, responses in zip(batch["lengths"], batch["response_counts"], strict=True) if responses]
-        added = (sum(lengths), response, kept, response if all_losses else kept, 0, sum(n * n for n in lengths))
+        added = (sum(lengths), sum(batch["response_counts"]), 0, projected, 0, sum(n * n for n in lengths), 0)
         for name, value in zip(COUNTED, added, strict=True):
             self.counted[name] += value
 
@@ -73,6 +74,8 @@ class SelectionRecord:
         """
         diverged = []
         for position_B, counts, score_R, keep_R, loss_R, step in self._pending:
+            keep_R = keep_R.cpu()
+            self.counted["kept_tokens"] += int(keep_R.sum())
             columns = (value_R.cpu().split(counts) for value_R in (score_R, keep_R, loss_R))
             for position, score, keep, loss in zip(position_B.tolist(), *columns, strict=True):
                 if position < 0:  # evens out the ranks
@@ -100,7 +103,12 @@ class SelectionRecord:
 
 
 def save_state(
-    folder: Path, record: SelectionRecord, history: History, seconds: float, accelerator: Accelerator
+    folder: Path,
+    record: SelectionRecord,
+    history: History,
+    rows: RowChoice | None,
+    seconds: float,
+    accelerator: Accelerator,
 ) -> None:
     """Write the selection's part of a checkpoint; every rank calls this, the first one writes."""
     values, counted = record.of_all_ranks(accelerator)
@@ -108,6 +116,8 @@ def save_state(
         return
     state = {f"record.{name}": value for name, value in values.items()}
     state |= {f"history.{name}": value.contiguous() for name, value in history.weights.items()}
+    if rows:
+        state |= {f"rows.{name}": value.contiguous() for name, value in rows.memory.items()}
     state["counted"] = torch.tensor(list(counted.values()), dtype=torch.int64)
     state["seconds"] = torch.tensor(seconds, dtype=torch.float64)
     metadata = {"tokens_sha256": record.data.sha256, "method": _name_of(history.method)}
@@ -115,7 +125,9 @@ def save_state(
         save_file(state, temporary, metadata=metadata)
 
 
-def load_state(folder: Path, record: SelectionRecord, history: History, *, first: bool) -> float:
+def load_state(
+    folder: Path, record: SelectionRecord, history: History, rows: RowChoice | None, *, first: bool
+) -> float:
     """Go on from a checkpoint. ``first`` is for one rank, which carries on the totals of all; returns the seconds spent.
 
     Raises:
@@ -137,6 +149,8 @@ def load_state(folder: Path, record: SelectionRecord, history: History, *, first
     if first:
         record.counted = dict(zip(COUNTED, state["counted"].tolist(), strict=True))
     history.load({n.removeprefix("history."): v for n, v in state.items() if n.startswith("history.")})
+    if rows:
+        rows.memory = {name: state[f"rows.{name}"] for name in rows.memory}
     return float(state["seconds"])
 
 

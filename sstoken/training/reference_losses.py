@@ -6,7 +6,7 @@ Shapes: R response tokens of the data set, S samples, V vocabulary.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +92,28 @@ def length_batches(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
             start, total = place, 0
         total += int(lengths[index])
     return [*batches, order[start:]] if len(order) else []
+
+
+def without_prompts(data: TokenData) -> TokenData:
+    """The responses alone, each sample's behind one token: the one before its first response token.
+
+    What ``unconditional_loss`` is measured on.  Some token must stand before the first response token; of a rendered chat
+    it is the end of the turn's mark.  Later turns follow on the earlier ones without what stood between.
+    """
+    mask_N = data.response_mask
+    first_N = torch.zeros_like(mask_N)
+    response_N = mask_N.nonzero()[:, 0]
+    has_S = data.response_offset.diff() > 0
+    first_N[response_N[data.response_offset[:-1][has_S]] - 1] = True
+    kept_N = mask_N | first_N
+    before_N1 = torch.cat([torch.zeros(1, dtype=torch.int64), kept_N.cumsum(0)])
+    return replace(
+        data,
+        input_ids=data.input_ids[kept_N],
+        offset=before_N1[data.offset],
+        response_mask=mask_N[kept_N],
+        truth=None if data.truth is None else data.truth[kept_N],
+    )
 
 
 @torch.no_grad()

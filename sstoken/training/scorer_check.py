@@ -58,6 +58,23 @@ def check_scorer(scorer: Scorer, signals: Signals, score_BR: torch.Tensor) -> No
         _compare(file, scorer, alone, expected_BR[row : row + 1], "what else is in the batch")
 
 
+def check_weights(scorer: Scorer, signals: Signals, weight_BR: torch.Tensor) -> None:
+    """Check that ``weigh`` gives a finite number a response token.
+
+    Raises:
+        ContractError: names the file of the method and what differs.
+    """
+    mask_BR, file = signals.mask_BR, inspect.getfile(type(scorer))
+    if weight_BR.shape != mask_BR.shape:
+        raise ContractError(
+            f"{file}: weigh must give the shape of mask_BR, {tuple(mask_BR.shape)}, not {tuple(weight_BR.shape)}"
+        )
+    if all(value.isfinite()[mask_BR].all() for value in _values(signals)):
+        wrong = ~weight_BR.isfinite() & mask_BR
+        if wrong.any():
+            raise ContractError(f"{file}: weigh is not finite for {int(wrong.sum())} of {int(mask_BR.sum())} tokens")
+
+
 def _compare(file: str, scorer: Scorer, signals: Signals, expected_BR: torch.Tensor, cause: str) -> None:
     rows, columns = expected_BR.shape
     mask_BR = signals.mask_BR[:, :columns]

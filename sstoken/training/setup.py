@@ -6,14 +6,43 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 from sstoken.data import TokenData
 from sstoken.experiment.config import AdapterSettings, Parallel, TrainingSettings
 from sstoken.models.load import Weights
 from sstoken.selection.methods import Method, full
-from sstoken.training.dataset import uniform_signal
+from sstoken.training.dataset import SelectionDataset, uniform_signal
 from sstoken.training.distributed import leave_shards_alone, shard_frozen
+from sstoken.training.reference_losses import compute_losses
+from sstoken.training.trainer import SelectionTrainer
+
+
+def build(
+    method: Method, part: int, data: TokenData, signals: dict[str, torch.Tensor], *, weights: Weights,
+    settings: TrainingSettings, seed: int, checkpoints: Path, device: str, parallel: Parallel, batch_tokens: int,
+) -> tuple[SelectionTrainer, PreTrainedModel]:  # fmt: skip
+    """The trainer of one run, or of one part of a chain, and its model.
+
+    Args:
+        data, signals: of the part. weights: the base, and what the part before left. checkpoints: their folder.
+        batch_tokens: of the pass in which a part measures its reference, the model as it stands before the part.
+    """
+    set_seed(seed)
+    arguments = training_arguments(settings, checkpoints, seed, device, parallel.gpus)
+    model = trainable(weights, settings, device=device, parallel=parallel)
+    if method.reference == "previous" and part > 0:
+        signals = signals | {"reference_loss": compute_losses(model, data, batch_tokens=batch_tokens)}
+    trainer = SelectionTrainer(
+        model,
+        arguments,
+        method=method_of_part(method, part),
+        train_dataset=SelectionDataset(data, signals),
+        chunk_size=settings.chunk_size,
+        dropped_loss_every=settings.dropped_loss_every,
+    )
+    set_seed(seed)  # again: dropout must not depend on what was drawn on the way here
+    return trainer, model
 
 
 def part_of(

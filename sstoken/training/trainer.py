@@ -5,9 +5,9 @@ Shapes: N tokens of a micro-batch end to end, R its response tokens, B samples, 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -16,19 +16,20 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from sstoken.data import TokenData, token_data
 from sstoken.models.anatomy import check_supported, layer_index
-from sstoken.selection import keep_top, token_loss
+from sstoken.selection import anchor_divergence, token_loss
 from sstoken.selection.methods import Method
-from sstoken.training.collate import PackedCollator, from_grid, segments_of, signals_of, to_grid
+from sstoken.training.collate import PackedCollator, segments_of
 from sstoken.training.dataset import EvenDataset, SelectionDataset, lacking, prepared
 from sstoken.training.distributed import is_sharded
 from sstoken.training.evaluating import EvaluatesPacked
 from sstoken.training.given import Reference, check_makeable, make_signals
-from sstoken.training.history import History
-from sstoken.training.log import SelectionLog, check_finite
+from sstoken.training.history import History, base_states
+from sstoken.training.log import SelectionLog, check_bounded, check_finite
+from sstoken.training.objective import choose, items
 from sstoken.training.packing import forward
 from sstoken.training.record import SelectionRecord, load_state, save_state
 from sstoken.training.refusals import check_arguments, check_parallel
-from sstoken.training.scorer_check import check_scorer
+from sstoken.training.rows import RowChoice
 
 
 class Selects(EvaluatesPacked):
@@ -62,9 +63,8 @@ class Selects(EvaluatesPacked):
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = True
         self.method, self.reference_model, self.dropped_loss_every = method, reference_model, dropped_loss_every
         self.mass_layer = layer_index(self.model, method.attention_layer) if "attention_mass" in method.needs else None
-        self.data_collator = PackedCollator(
-            method.keep_ratio, method.scope, method.rounding, method.prompt == "leading"
-        )
+        self.measured = method.needs & {"entropy", "collision"}
+        self.data_collator = PackedCollator.of(method)
         self._rows = rows = self.rows_of(self.train_dataset)
         check_makeable(method, rows, reference_model)
         self.train_dataset = rows if lacking(method, rows) else self._ready(rows)
@@ -73,6 +73,9 @@ class Selects(EvaluatesPacked):
         elif self.eval_dataset is not None:
             self.eval_dataset = self.rows_of(self.eval_dataset)
         self.history = History(method, self.model)
+        if method.anchor and not hasattr(self.model, "disable_adapter"):
+            raise ValueError(f"method {method.name} is anchored to the base, which is there only under an adapter")
+        self.row_choice = RowChoice(self, method, chunk_size) if method.chooses else None
         self._record, self._log, self._unchecked = SelectionRecord(rows.data), SelectionLog(), True
         self.seconds_before, self._start = 0.0, time.perf_counter()
         self.add_callback(_SelectionCallback(self))
@@ -117,9 +120,9 @@ class Selects(EvaluatesPacked):
                 raise ValueError(f"{self.args.output_dir} holds no checkpoint to resume from")
         if resume_from_checkpoint:
             first, folder = self.accelerator.is_main_process, Path(resume_from_checkpoint)
-            self.seconds_before = load_state(folder, self._record, self.history, first=first)
+            self.seconds_before = load_state(folder, self._record, self.history, self.row_choice, first=first)
         self._start = time.perf_counter()
-        with self.attending(), _settled(self.model):
+        with self.attending():
             output = super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
         self._end_if_diverged(self._record.flush())
         self._record.values, self._record.counted = self._record.of_all_ranks(self.accelerator)
@@ -129,14 +132,13 @@ class Selects(EvaluatesPacked):
         """The micro-batches of one step, and what its loss is divided by: counted over accumulation and ranks."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._say_when(batches, device)
-        if self.method.normalisation == "tokens":
-            items = sum(sum(batch["kept_counts"]) for batch in batches)
-        elif self.method.normalisation == "samples":
-            items = sum(batch["sample_count"] for batch in batches)
-        else:
-            items = len(batches)
-        items = torch.full((), items, device=device)  # filled there: a copy from the host would wait for the device
-        return batches, self.accelerator.reduce(items, "sum") if self.args.world_size > 1 else items
+        if self.row_choice:
+            if self.method.scorer.reads:
+                self.counted["candidate_tokens"] += sum(sum(batch["lengths"]) for batch in batches)
+            batches = [self.row_choice(self.model, batch) for batch in batches]
+        # filled there: a copy from the host would wait for the device
+        count = torch.full((), items(self.method, batches), device=device)
+        return batches, self.accelerator.reduce(count, "sum") if self.args.world_size > 1 else count
 
     def _say_when(self, batches: list[dict], device: torch.device) -> None:
         """Give each sample its place in the order of training, ``seen_B``: over epochs, shuffling, ranks and resumes."""
@@ -152,68 +154,60 @@ class Selects(EvaluatesPacked):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The loss of one micro-batch. No host synchronisation: every shape was counted when collating."""
-        batch, kept = inputs, sum(inputs["kept_counts"])
+        batch, method, response = inputs, self.method, sum(inputs["response_counts"])
+        # with weights of its own any response token may have a gradient; else no more than are kept
+        bound = response if method.scorer.weighs or batch["kept_counts"] is None else sum(batch["kept_counts"])
         target_R = batch["input_ids"][batch["response_R"]]
-        history = {"history_loss": self._history_loss(batch, target_R)} if self.history else {}
+        base_RD = None
+        if method.anchor:
+            base_RD = base_states(self.accelerator.unwrap_model(self.model_wrapped), batch)
+            self.counted["history_tokens"] += sum(batch["lengths"])
+        known = {"history_loss": self._history_loss(batch, target_R)} if self.history else {}
         every = self.dropped_loss_every
-        project_all = "loss" in self.method.needs or (every > 0 and self.state.global_step % every == 0)
-        known_K = None if project_all or "keep" not in batch else _first(batch["keep"], kept)
+        project_all = method.reads_logits or (every > 0 and self.state.global_step % every == 0)
+        known_K = None if project_all or "keep" not in batch else _first(batch["keep"], bound)
         segments = segments_of(batch, self.mass_layer, known_K)
-        options = {"chunk_size": self.chunk_size, "backward_tokens": kept}
-        measured: dict[str, torch.Tensor] = {}
+        options = {"chunk_size": self.chunk_size, "backward_tokens": bound}
+        known |= {"progress": self.state.global_step / max(self.state.max_steps, 1), "check": self._unchecked}
+        step = {}
 
         def project(hidden_RD, weight_VD, bias_V):
+            step["dtype"] = hidden_RD.dtype
             if project_all:
-                most = 2 * kept > sum(batch["response_counts"])
-                loss_R = token_loss(hidden_RD, weight_VD, target_R, bias_V, gradient_first=most, **options)
-                keep_R = self._select(batch, segments, measured, loss=loss_R.detach(), **history)
-                measured["loss"] = loss_R.detach()
-                return (loss_R * self._weights(batch, keep_R)).sum()
-            keep_R = self._select(batch, segments, measured, **history)
-            index_K = _first(keep_R, kept)
+                measure = {name: target_R.new_empty(response, dtype=torch.float32) for name in self.measured}
+                first = 2 * bound > response
+                loss_R = token_loss(
+                    hidden_RD, weight_VD, target_R, bias_V, gradient_first=first, measure=measure, **options
+                )
+                step["loss"] = loss_R.detach()
+                step["choice"] = choice = choose(
+                    method, batch, mass_N=segments.mass_N, loss=step["loss"], **measure, **known
+                )
+                objective = (loss_R * choice.weight_R).sum()
+                if base_RD is None:
+                    return objective
+                far_R = anchor_divergence(hidden_RD, base_RD, weight_VD, bias_V, chunk_size=self.chunk_size)
+                choice.parts["anchor"] = far_R.detach()
+                share = 1 / max(response, 1) if method.normalisation == "micro-batch" else 1
+                return objective + method.anchor["weight"] * share * far_R.sum()
+            step["choice"] = choice = choose(method, batch, mass_N=segments.mass_N, **known)
+            index_K = _first(choice.keep_R, bound)
             hidden_KD = hidden_RD if known_K is not None else hidden_RD[index_K]
             loss_K = token_loss(hidden_KD, weight_VD, target_R[index_K], bias_V, gradient_first=True, **options)
-            measured["loss"] = torch.zeros_like(keep_R, dtype=loss_K.dtype).index_put((index_K,), loss_K.detach())
-            return (loss_K * self._weights(batch, keep_R)[index_K]).sum()
+            step["loss"] = torch.zeros_like(choice.keep_R, dtype=loss_K.dtype).index_put((index_K,), loss_K.detach())
+            return (loss_K * choice.weight_R[index_K]).sum()
 
         loss = forward(model, batch["input_ids"], batch["position_ids"], segments, project)
+        self._unchecked = False
         if num_items_in_batch is not None:
             # the mean over ranks that DDP and FSDP take is undone: the divisor counts those of all ranks already
             loss = loss * self.accelerator.num_processes / num_items_in_batch.clamp_min(1)
         if self.model.training:
-            keep_R, step = measured["keep"], self.state.global_step
-            self._log.add(keep_R, measured["loss"], measured["parts"], all_losses=project_all)
-            self._record.add(batch, measured["score"], keep_R, measured["loss"], step, all_losses=project_all)
+            choice, when = step["choice"], self.state.global_step
+            finest = torch.finfo(step["dtype"]).eps
+            self._log.add(choice, step["loss"], weighs=method.scorer.weighs, all_losses=project_all, step=finest)
+            self._record.add(batch, choice, step["loss"], when, projected=response if project_all else bound)
         return (loss, {"loss": loss.detach()}) if return_outputs else loss
-
-    def _select(self, batch: dict, segments, measured: dict, **known_R) -> torch.Tensor:
-        """keep_R, bool [R]; leaves the score and its parts in ``measured`` for log and record."""
-        if segments.mass_N is not None:
-            known_R["attention_mass"] = segments.mass_N[batch["response_R"]]
-        signals = signals_of(batch, self.method.needs, **known_R)
-        score_BR = self.method.scorer.score(signals)
-        if self._unchecked:
-            check_scorer(self.method.scorer, signals, score_BR)
-            self._unchecked = False
-        score_BR = score_BR.detach()
-        if "keep" in batch:
-            keep_R = batch["keep"]
-        else:
-            rule = {"scope": self.method.scope, "rounding": self.method.rounding}
-            keep_R = from_grid(keep_top(score_BR, signals.mask_BR, self.method.keep_ratio, **rule), batch)
-        measured["keep"], measured["score"] = keep_R, from_grid(score_BR, batch)
-        measured["parts"] = {n: from_grid(v, batch) for n, v in self.method.scorer.parts(signals).items()}
-        return keep_R
-
-    def _weights(self, batch: dict, keep_R: torch.Tensor) -> torch.Tensor:
-        """What each token's loss counts for, before division by the step's items: exactly 0 for a dropped token."""
-        keep_R = keep_R.float()
-        if self.method.normalisation == "tokens":
-            return keep_R
-        if self.method.normalisation == "micro-batch":
-            return keep_R / max(sum(batch["kept_counts"]), 1)
-        count_B1 = to_grid(keep_R, batch).sum(-1, keepdim=True)
-        return keep_R / count_B1[batch["row_R"], 0].clamp_min(1)
 
     @torch.no_grad()
     def _history_loss(self, batch: dict, target_R: torch.Tensor) -> torch.Tensor:
@@ -234,6 +228,9 @@ class Selects(EvaluatesPacked):
             diverged = self._record.flush()
             logs = {**logs, **self._log.take(self.accelerator)}
             self._end_if_diverged(diverged, logs)
+            if "loss_negative" in logs:
+                guess = math.log(self.model.config.get_text_config().vocab_size)
+                check_bounded(logs, 2 * max(guess, self._log.first), self.state.global_step)
         super().log(logs, start_time)
 
     def _end_if_diverged(self, diverged: list[tuple[int, str]], logs: dict[str, float] | None = None) -> None:
@@ -265,7 +262,8 @@ class SelectionTrainer(Selects, Trainer):
     Attributes:
         record: after training, per response token [R]: ``score`` float32, ``keep`` bool; per sample [S]: ``step`` int32.
         counted: totals of this process: tokens, response_tokens, kept_tokens, projected_tokens, history_tokens, and
-            attention_pairs (the sum of squared sample lengths).
+            attention_pairs (the sum of squared sample lengths),
+            candidate_tokens (looked at to choose rows).
         seconds_before: of training up to the checkpoint that this process went on from, however many came before it.
     """
 
@@ -292,28 +290,9 @@ class _SelectionCallback(TrainerCallback):
         trainer, folder = self.trainer, Path(args.output_dir) / f"checkpoint-{state.global_step}"
         seconds = trainer.seconds_before + time.perf_counter() - trainer._start
         trainer._end_if_diverged(trainer._record.flush())
-        save_state(folder, trainer._record, trainer.history, seconds, trainer.accelerator)
+        save_state(folder, trainer._record, trainer.history, trainer.row_choice, seconds, trainer.accelerator)
 
 
 def _first(keep_R: torch.Tensor, kept: int) -> torch.Tensor:
     """Positions of the kept tokens in order, found without asking the device how many there are."""
     return torch.argsort(~keep_R, stable=True)[:kept]
-
-
-@contextmanager
-def _settled(model: torch.nn.Module) -> Iterator[None]:
-    """Trainer asks at every step for all parameters, twice, and for the mode that the model is in already.
-
-    Each is a walk over every module: a few hundredths of a small model's step.  While the context lasts the model
-    neither gains nor loses a parameter, and changes its mode as a whole.
-    """
-    parameters = list(model.parameters())
-
-    def train(mode: bool = True) -> torch.nn.Module:
-        return model if model.training == mode else type(model).train(model, mode)
-
-    model.parameters, model.train = lambda recurse=True: iter(parameters), train
-    try:
-        yield
-    finally:
-        del model.parameters, model.train

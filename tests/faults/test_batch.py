@@ -15,7 +15,7 @@ def test_runs_of_a_failed_job_are_not_trained_again(ci, root, tmp_path, monkeypa
     for part in ("models", "tokens", "references"):
         shutil.copytree(ci.results("ci") / part / "tiny-llama", grid.root / part / "tiny-llama")
     runs = [Run("tiny-llama", method, 0) for method in ("full", "self-modulated", "random")]
-    common = {name: grid.config[name] for name in ("training", "references")} | {"device": "cpu", "threads": 1}
+    common = {"references": grid.config["references"], "device": "cpu", "threads": 1}
     orders = [Order.of(out=grid.run_record(run).parent, **grid.order(run), **common) for run in runs]
     lost = grid.losses("tiny-llama", "train", "base")
     lost.rename(kept := lost.with_name("elsewhere"))

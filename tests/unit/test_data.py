@@ -1,6 +1,8 @@
 """Rows, templates, response masks, stored tokens."""
 
 import json
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +11,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -281,3 +285,72 @@ def test_real_rows_tokenise_and_their_responses_read_back(shared_data, tokenizer
     for index, name in enumerate(data.ids):
         answers = [m["content"].strip() + EOS for m in by_id[name].messages if m["role"] == "assistant"]
         assert masked(tokenizer, data.sample(index)) == "".join(answers)
+
+
+def known(tokenizer):
+    answer = {"noise": [[4, 7, "k"]], "teaches": [[8, 11]], "always_clean": [[0, 3]]}
+    turns = [("user", "q"), ("assistant", "the cat sat on it", answer)]
+    return tokenize(
+        [row(*turns, id="a"), row(*turns, id="b"), row(("user", "q"), ("assistant", "yes"), id="c")],
+        tokenizer, template="tulu", max_length=100, on_bad_row="stop",
+    )[0]  # fmt: skip
+
+
+def test_what_is_known_of_tokens_is_stored_cut_and_read_back(tokenizer, tmp_path):
+    data = known(tokenizer)
+    assert tokenizer.decode(data.sample(0)["input_ids"][data.teaches[: data.offset[1]]]).strip() == "sat"
+    assert tokenizer.decode(data.sample(0)["input_ids"][data.always_clean[: data.offset[1]]]) == f"the{EOS}"
+    assert not (data.always_clean & (data.truth > 0)).any()
+    data.save(tmp_path / "t.safetensors")
+    again = TokenData.load(tmp_path / "t.safetensors")
+    for name in ("truth", "teaches", "always_clean"):
+        assert torch.equal(getattr(again, name), getattr(data, name))
+        start, stop = data.offset[1:3]
+        assert torch.equal(getattr(data.slice(1, 2), name), getattr(data, name)[start:stop])
+    assert again.truth_sha256 == data.truth_sha256
+    unknown = tokenize(
+        [row(("user", "q"), ("assistant", "a"))], tokenizer, template="tulu", max_length=99, on_bad_row="stop"
+    )
+    assert (unknown[0].truth, unknown[0].teaches, unknown[0].always_clean) == (None, None, None)
+
+
+def test_each_hash_moves_with_all_that_it_covers_and_with_nothing_else(tokenizer):
+    data = known(tokenizer)
+
+    def flipped(name, place):
+        value = getattr(data, name).clone()
+        value[place] = ~value[place] if value.dtype == torch.bool else value[place] + 1
+        return replace(data, **{name: value})
+
+    content = [flipped("input_ids", 0), flipped("offset", 1), flipped("response_mask", 0)]
+    content += [replace(data, ids=("a", "c", "b")), replace(data, input_ids=data.input_ids.long())]
+    truth = [flipped("truth", 0), flipped("teaches", 0), flipped("always_clean", 0), replace(data, kinds=("other",))]
+    truth += [replace(data, teaches=None), replace(data, teaches=None, always_clean=data.teaches)]
+    for changed in content:
+        assert (changed.sha256 == data.sha256, changed.truth_sha256 == data.truth_sha256) == (False, True)
+    for changed in truth:
+        assert (changed.sha256 == data.sha256, changed.truth_sha256 == data.truth_sha256) == (True, False)
+    assert len({d.sha256 for d in [data, *content]}) == 1 + len(content)
+    assert len({d.truth_sha256 for d in [data, *truth]}) == 1 + len(truth)
+
+
+def test_a_label_altered_in_the_file_and_an_older_format_are_errors(tokenizer, tmp_path):
+    path, data = tmp_path / "t.safetensors", known(tokenizer)
+    with monkeypatched_format("1"):
+        data.save(path)
+    with pytest.raises(DataError, match="a token file of format 1, this version reads 2; delete it"):
+        TokenData.load(path)
+    data.save(path)
+    with safe_open(path, "pt") as file:
+        arrays, metadata = {name: file.get_tensor(name).clone() for name in file.keys()}, file.metadata()  # noqa: SIM118
+    arrays["truth"][arrays["truth"] == 1] = 0
+    save_file(arrays, path, metadata=metadata)
+    with pytest.raises(DataError, match="does not fit its hash"):
+        TokenData.load(path)
+
+
+@contextmanager
+def monkeypatched_format(number):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sstoken.data.tokens.FORMAT", number)
+        yield

@@ -55,7 +55,8 @@ def write_samples(root, model, case):
     tokenizer.save(str(root / "models" / model / "tokenizer.json"))
     noise = torch.tensor([True, True, False, False, False] * count)
     for method, keep in (("rho1", noise), ("sstoken", ~noise)):
-        arrays = {"score": keep.float() + torch.arange(len(keep)) / 1000, "keep": keep}
+        step = torch.arange(count, dtype=torch.int32) // 4
+        arrays = {"score": keep.float() + torch.arange(len(keep)) / 1000, "keep": keep, "step": step}
         path = root / "runs" / model / method / f"seed{case.seeds[0]}" / "selection.safetensors"
         save_file(arrays, path, metadata={"tokens_sha256": data.sha256})
 
@@ -192,8 +193,14 @@ def test_the_summary_is_made_of_the_numbers(case):
 
 
 def test_a_difference_reads_as_a_sentence():
-    row = pd.Series({"estimate": 0.42, "low": -0.31, "high": 1.1, "significant": False, "mde": 0.9})
+    row = pd.Series(
+        {"estimate": 0.42, "low": -0.31, "high": 1.1, "significant": False, "equivalent": False, "mde": 0.9}
+    )
     assert row_difference(row) == "+0.4 [−0.3, 1.1], not significant; smallest effect this run could see: 0.9"
+    row["equivalent"] = True
+    assert row_difference(row).startswith("+0.4 [−0.3, 1.1], level within ± 1; ")
+    row["significant"] = True
+    assert row_difference(row).startswith("+0.4 [−0.3, 1.1], significant; ")
     assert signed(-0.04, 1) == "0.0"
 
 

@@ -7,7 +7,7 @@ import datasets
 import pytest
 import torch
 
-from sstoken.data import DataError, read_rows, rows_of, token_data
+from sstoken.data import DataError, check_limits, read_rows, rows_of, token_data
 from tests.byte_models import byte_tokenizer
 
 CHAT = (
@@ -197,3 +197,31 @@ def test_a_json_text_is_no_row(tmp_path):
     (tmp_path / "rows.jsonl").write_text('"just text"\n')
     with pytest.raises(DataError, match=r"rows.jsonl:1: not an object but str"):
         read_rows([str(tmp_path)], on_bad_row="stop")
+
+
+def limits_folder(tmp_path, **config):
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": [], **config}))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "llama", "vocab_size": 258, "max_position_embeddings": 20},
+        {"model_type": "gpt2", "vocab_size": 258, "n_positions": 20},
+        {"model_type": "gemma3", "text_config": {"vocab_size": 258, "max_position_embeddings": 20}},
+    ],
+)
+def test_samples_longer_than_the_models_positions_are_known_at_once(tokenizer, tmp_path, config):
+    folder = limits_folder(tmp_path, **config)
+    rows = [{"input_ids": [5] * n, "labels": [5] * n} for n in (20, 21, 30)]
+    check_limits(tokens(tokenizer, rows[0]), folder)
+    with pytest.raises(DataError, match=r"2 of 3 samples .* the 20 positions of .*30 tokens.*max_length to 20 or less"):
+        check_limits(tokens(tokenizer, *rows), folder)
+
+
+def test_tokens_past_the_models_embedding_are_known_at_once(tokenizer, tmp_path):
+    folder = limits_folder(tmp_path, model_type="llama", vocab_size=100)
+    check_limits(tokens(tokenizer, {"input_ids": [1, 99], "labels": [1, 99]}), folder)
+    with pytest.raises(DataError, match="token 100 of the tokenizer is past the model's embedding of 100"):
+        check_limits(tokens(tokenizer, {"input_ids": [1, 100], "labels": [1, 100]}), folder)

@@ -10,10 +10,10 @@ FLOORS = [
     "world",
     "data",
     "models",
-    "experiment",
-    "training",
     "tasks",
     "evaluation",
+    "experiment",
+    "training",
     "report",
     "jobs",
 ]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sstoken import load_method
 from sstoken.records.documents import ConfigError, schema, validate
-from sstoken.selection import SIGNALS, Signals, minmax
+from sstoken.selection import SIGNALS, Chooser, Signals, minmax
 from sstoken.selection.contract import kind_of
 from sstoken.selection.methods import METHODS_FILE, TRACKS_FILE, MethodError, entries_of, load_methods, scorers
 
@@ -46,6 +46,8 @@ def test_every_scorer_is_frozen_documented_and_keeps_the_contract(name):
     assert config.__doc__
     assert "score" in config.__doc__ or "weight" in config.__doc__
     scorer = config()
+    if isinstance(scorer, Chooser):
+        assert scorer.reads <= {"loss", "hidden"}
     assert {kind_of(name) for name in scorer.needs} <= SIGNALS.keys()
     signals = signals_like()
     wanted = only_what(scorer, signals)
@@ -115,13 +117,16 @@ def test_a_part_that_is_not_used_is_not_asked_for():
 
 def test_tracks_are_sets_of_options():
     published = ENTRIES["as_published"]
-    assert {m.normalisation for m in published.values() if m.trains} == {"micro-batch"}
+    others = {n: m.normalisation for n, m in published.items() if m.trains and m.normalisation != "micro-batch"}
+    assert others == {"profit": "response", "toss": "samples"}  # what these releases do
     assert published["random"].random_seed == 42
     assert published["rho1"].static
     assert published["rho1"].scope == "dataset"
     assert published["sstoken"].scorer.attention_only_samples == 10_000
     assert published["semantic-aware"].prompt == "leading"
-    assert {m.normalisation for m in ENTRIES["corrected"].values()} == {"tokens"}
+    per_sample = {n for n, m in ENTRIES["corrected"].items() if m.normalisation == "samples"}
+    own = {"toss", "uds", "maxloss", "random-rows"}
+    assert per_sample == {"sstoken", "self-modulated", "semantic-aware", "full-per-sample"} | own
     # in the release the static baseline ranks globally, which is fixed cleaning under another name
     same = {f.name: getattr(published["rho1"], f.name) for f in dataclasses.fields(published["rho1"])}
     fixed = {f.name: getattr(published["tokencleaning-fixed"], f.name) for f in dataclasses.fields(published["rho1"])}

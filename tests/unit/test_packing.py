@@ -118,8 +118,12 @@ def test_collating_counts_what_is_kept_and_refuses_a_response_at_the_start():
         PackedCollator()([{"input_ids": [1, 2], "response_mask": [True, True]}])
 
 
-def test_leading_prompt_is_only_what_stands_before_the_first_response():
+def test_leading_prompt_is_as_long_as_all_that_is_not_response():
     sample = {"input_ids": [1, 2, 3, 4, 5], "response_mask": [False, True, False, False, True]}
-    every, leading = (PackedCollator(leading_prompt=flag)([sample])["prompt_N"].tolist() for flag in (False, True))
-    assert every == [True, False, True, True, False]
-    assert leading == [True, False, False, False, False]
+    every, leading = (PackedCollator(leading_prompt=flag)([sample]) for flag in (False, True))
+    assert every["prompt_N"].tolist() == [True, False, True, True, False]
+    assert "ranked_R" not in every
+    assert leading["prompt_N"].tolist() == [True, True, True, False, False]
+    assert leading["ranked_R"].tolist() == [3, 4]
+    assert leading["ranked_as_R"].tolist() == [2, 1]  # position 3 is no response token, position 4 is the second
+    assert leading["always_R"].tolist() == [True, False]

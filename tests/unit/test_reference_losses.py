@@ -6,7 +6,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sstoken.training.reference_losses import ReferenceLosses, ReferenceMismatch, compute_losses, length_batches
+from sstoken.training.reference_losses import (
+    ReferenceLosses,
+    ReferenceMismatch,
+    compute_losses,
+    length_batches,
+    without_prompts,
+)
 from tests.conftest import ragged_tokens, tiny_model
 
 
@@ -69,3 +75,20 @@ def test_batches_hold_each_sample_once_within_the_budget(lengths, budget):
     batches = length_batches(lengths, budget)
     assert sorted(int(i) for batch in batches for i in batch) == list(range(len(lengths)))
     assert all(lengths[batch].sum() <= budget or len(batch) == 1 for batch in batches)
+
+
+def test_responses_without_their_prompts_keep_their_tokens_behind_one_other():
+    data = ragged_tokens(9, prompt=(1, 6), response=(1, 6), turns=2)
+    alone = without_prompts(data)
+    assert torch.equal(alone.response_offset, data.response_offset)
+    assert torch.equal(alone.input_ids[alone.response_mask], data.input_ids[data.response_mask])
+    model = tiny_model()
+    found = compute_losses(model, alone)
+    for index in range(len(data)):
+        sample = data.sample(index)
+        response = sample["input_ids"][sample["response_mask"]].long()
+        before = sample["input_ids"][int(sample["response_mask"].nonzero()[0]) - 1].long()
+        logits = model(input_ids=torch.cat([before[None], response])[None]).logits[0, :-1]
+        place = slice(*data.response_offset[index : index + 2].tolist())
+        naive = torch.nn.functional.cross_entropy(logits, response, reduction="none")
+        torch.testing.assert_close(found[place], naive, atol=1e-5, rtol=1e-4)

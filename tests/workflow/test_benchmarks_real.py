@@ -15,6 +15,7 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+from sstoken.data import read_rows, write_heldout
 from sstoken.evaluation import EvaluationSettings, evaluate, load_benchmarks
 from sstoken.models.load import Weights, load_tokenizer
 from sstoken.models.sources import materialise
@@ -25,7 +26,7 @@ TABLE = Path(__file__).parents[2] / "sstoken" / "evaluation" / "benchmarks.tsv"
 THEIR_TASKS = Path(lm_eval.__file__).parent / "tasks"
 LIMIT = 12
 # a benchmark whose task lm-eval has: its task file, the folder of its rows, and what one of our subtasks is called
-# ({} stands for a subject of MMLU, a data set of AGIEval). TyDiQA is ours alone.
+# ({} stands for a subject of MMLU, a data set of AGIEval). TyDiQA and held-out loss are ours alone.
 THEIRS = {
     "winogrande": ("winogrande/default.yaml", "winogrande", "winogrande"),
     "arc_challenge": ("arc/arc_challenge.yaml", "arc/ARC-Challenge", "arc_challenge"),
@@ -58,7 +59,9 @@ def root(shared_data):
 
 
 @pytest.mark.parametrize("name", [b.name for b in load_benchmarks(TABLE)])
-def test_every_benchmark_runs_on_local_rows(model, tokenizer, root, name):
+def test_every_benchmark_runs_on_local_rows(model, tokenizer, root, name, tmp_path):
+    if name == "heldout":
+        root = heldout_root(root, tmp_path)
     settings = EvaluationSettings(batch_size=4, dtype="float32", limit=LIMIT, max_gen_toks=4)
     result = evaluate(model, tokenizer, load_benchmarks(TABLE, [name]), settings, data_root=root)
     (score,) = result.scores
@@ -67,6 +70,13 @@ def test_every_benchmark_runs_on_local_rows(model, tokenizer, root, name):
     assert score["score"] == pytest.approx(result.samples["score"].mean()) and 0 <= score["score"] <= 1
     used = result.provenance["benchmarks"][name]["data_files"]
     assert used and all((root / path).is_file() for path in used)
+
+
+def heldout_root(root: Path, folder: Path) -> Path:
+    """Held-out rows are no benchmark of others: they are cut from instruction data."""
+    rows, _ = read_rows([str(root.parent / "instruct" / "dolly.jsonl")], on_bad_row="stop", limit=LIMIT)
+    write_heldout(rows, folder / "heldout" / "test.jsonl")
+    return folder
 
 
 @pytest.mark.parametrize("name", ["mmlu", "agieval"])
@@ -86,8 +96,8 @@ def test_questions_of_one_passage_share_a_cluster(model, tokenizer, root):
     assert clusters["agieval_aqua_rat"] == clusters["agieval_sat_math"] == clusters["agieval_jec_qa_ca"] == 4
 
 
-def test_every_benchmark_but_tydiqa_can_be_compared_with_lm_evals_own():
-    assert {b.name for b in load_benchmarks(TABLE)} - THEIRS.keys() == {"tydiqa"}
+def test_every_benchmark_but_ours_can_be_compared_with_lm_evals_own():
+    assert {b.name for b in load_benchmarks(TABLE)} - THEIRS.keys() == {"tydiqa", "heldout"}
 
 
 @pytest.mark.parametrize("name", THEIRS)
@@ -128,6 +138,7 @@ def test_a_real_models_scores_equal_those_of_lm_evals_command_line(smollm2, root
     On TriviaQA this compares little: to lm-eval's prompt, which has no chat template, the model answers nothing at all.
     """
     (benchmark,) = load_benchmarks(TABLE, [name])
+    root = heldout_root(root, tmp_path) if name == "heldout" else root
     limit = {"mmlu": 6, "agieval": 6, "tydiqa": 9}.get(name, 4)  # of a group, one question each of so many subtasks
     settings = EvaluationSettings(batch_size=4, limit=limit, max_gen_toks=16)
     model = Weights(smollm2).load(dtype=settings.dtype)

@@ -62,8 +62,8 @@ def test_tables_sort_by_a_click_and_by_the_keyboard(page, tmp_path):
         const focused = document.activeElement === button;
         button.click();
         const second = [heads[1].ariaSort, column(1)];
-        heads[2].querySelector('button').click();
-        return {before, first, second, focused, gaps: column(2)}"""
+        heads[3].querySelector('button').click();
+        return {before, first, second, focused, gaps: column(3)}"""
     value = browse(page, tmp_path, probe)["value"]
     numbers = [float(text.split()[0]) for text in value["first"][1]]
     assert value["first"][0] == "descending" and numbers == sorted(numbers, reverse=True) and len(numbers) == 6
@@ -77,8 +77,11 @@ def test_the_first_screen_answers(page, tmp_path):
     probe = """
         const seen = (e) => e.getBoundingClientRect().bottom <= 800;
         const text = [...document.querySelectorAll('.answers dt, .answers dd')].filter(seen).map((e) => e.textContent);
-        return [text, [...document.querySelectorAll('.overview')].filter(seen).length]"""
-    text, tables = browse(page, tmp_path, probe)["value"]
+        const scope = seen(document.getElementById('scope'));
+        const begin = [...document.querySelectorAll('.overview')].filter((e) => e.getBoundingClientRect().top <= 800);
+        return [text, begin.length, scope]"""
+    text, tables, scope = browse(page, tmp_path, probe)["value"]
+    assert scope, "what the page speaks of stands before what it says"
     questions = ["Who wins?", "Is it real?", "What did it cost?", "What was kept?"]
     assert [t for t in text if t.endswith("?")] == questions * 2
     assert tables == 2

@@ -4,13 +4,17 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from snakemake.settings.enums import RerunTrigger
+
 sys.path.insert(0, str(workflow.basedir))
 
 import sstoken
+from sstoken.experiment.audited import audit_entries, audit_inputs, audit_labels
 from sstoken.experiment.check import check, remember
 from sstoken.experiment.config import read_config
 from sstoken.experiment.grid import Grid
-from sstoken.experiment.job_groups import evaluation_groups, training_groups
+from sstoken.experiment.job_groups import Jobs
+from sstoken.experiment.layout import Run
 from sstoken.experiment.progress import Progress
 from sstoken.experiment.runtime import runtime
 from sstoken.records.devices import host_memory, visible_gpus
@@ -51,12 +55,15 @@ REPORT = [
 
 
 wildcard_constraints:
-    base="[a-z0-9-]+",
-    model=any_of(GRID.models),
-    method=any_of(GRID.all_methods),
-    dataset=any_of(CONFIG["data"]),
-    seed="[0-9]+",
-    part="[0-9]+",
+    job="[^/]+",
+
+
+# What is to be made, and in which jobs. A job's own process reads its order from the file that the workflow wrote.
+JOBS = Jobs(GRID, plan=workflow.is_main_process)
+if workflow.is_main_process:
+    JOBS.forget()
+# nor do Snakemake's own records of code, parameters and sets of inputs say what is to be made
+type(workflow).rerun_triggers = property(lambda _: frozenset({RerunTrigger.SOFTWARE_ENV}))
 
 
 def say(line):
@@ -64,16 +71,32 @@ def say(line):
         print(line, file=sys.stderr, flush=True)
 
 
-def names(paths):
-    return [str(path) for path in paths]
+def order(rule, key=None):
+    """Of a rule's job: what it waits for, what it makes, for which model."""
+    return lambda wildcards: JOBS.order(rule, wildcards.job)[key]
 
 
-# where a run takes seconds, reading rows takes less than starting Python: a model's data sets share a job
-DATASETS = GRID.datasets() if CONFIG["runs_in_one_job"] > 1 else ["{dataset}"]
+def each_result(rule, tell):
+    """Of a rule's job: what it must be told of each result, in order."""
+    return lambda wildcards: [tell(result) for result in JOBS.order(rule, wildcards.job)["results"]]
 
 
-def datasets(wildcards):
-    return [name.format(**wildcards) for name in DATASETS]
+# The report of these results, by this code: a rule of the report is done where its stamp of this name lies
+REPORT_NAME = JOBS.report(facts_of(GRID), table_options(GRID), CONFIG["benchmarks_file"], CONFIG["models_file"])
+
+
+def start():
+    """What the workflow does before its first job."""
+    say(remember(CONFIG, GRID.root))
+    JOBS.write(REPORT_NAME)
+    workflow.dag.priorityfiles |= set(JOBS.first())  # the first model's main table before the others
+    workflow.dag.update_priority()
+    Progress(GRID.progress()).watch(say)
+
+
+def stamp(rule):
+    """What a rule of the report leaves when it is done, beside its outputs."""
+    return JOBS.done("report", f"{rule}.{REPORT_NAME}")
 
 
 def gpus(wildcards):
@@ -82,16 +105,27 @@ def gpus(wildcards):
 
 
 def gpus_of_run(wildcards):
-    return gpus(wildcards) * GRID.parallel(wildcards.model).gpus
+    return gpus(wildcards) * GRID.parallel(order("train", "model")(wildcards)).gpus
 
 
-def memory(wildcards):
+def minutes(rule, stage, default):
+    """What a job asks for, more at each attempt: of the plan, where the throughput is known."""
+
+    def of_job(wildcards, attempt):
+        runs = [Run(**result["run"]) for result in order(rule, "results")(wildcards) if result["run"]]
+        return attempt * runtime(GRID, stage, order(rule, "model")(wildcards), runs, default)
+
+    return of_job
+
+
+def memory(rule):
     """Of the host, in MB: a model is loaded there before it moves to its GPU."""
-    return host_memory(GRID.models[wildcards.model].size)
 
+    def of_job(wildcards):
+        model = order(rule, "model")(wildcards)
+        return host_memory(GRID.models[model].size, GRID.parallel(model).gpus if rule == "train" else 1)
 
-def memory_of_run(wildcards):
-    return host_memory(GRID.models[wildcards.model].size, GRID.parallel(wildcards.model).gpus)
+    return of_job
 
 
 # a machine with GPUs and no scheduler: as many of them in use at a time as there are, each job on its own (sstoken.records.devices)

@@ -2,12 +2,14 @@
 
 
 rule pretrain:
+    input:
+        order("pretrain", "waits"),
     output:
-        f"{ROOT}/bases/{{base}}/base.json",
+        touch(f"{ROOT}/jobs/pretrain/{{job}}.done"),
     log:
-        f"{ROOT}/logs/pretrain/{{base}}.log",
+        f"{ROOT}/logs/pretrain/{{job}}.log",
     benchmark:
-        f"{ROOT}/logs/pretrain/{{base}}.benchmark.tsv"
+        f"{ROOT}/logs/pretrain/{{job}}.benchmark.tsv"
     priority: EARLY
     conda:
         "../envs/sstoken.yaml"
@@ -16,24 +18,24 @@ rule pretrain:
         mem_mb=2000,
         runtime=120,
     params:
-        share=lambda w: CONFIG["world"]["pretrain_share"],
+        title=order("pretrain", "title"),
+        results=order("pretrain", "results"),
+        share=(CONFIG["world"] or {}).get("pretrain_share"),
     message:
-        "pre-train {wildcards.base}"
+        "pre-train {params.title}"
     script:
         "../scripts/pretrain.py"
 
 
 rule model:
     input:
-        lambda w: names(filter(None, [GRID.base_record(w.model)])),
+        order("model", "waits"),
     output:
-        f"{ROOT}/models/{{model}}/model.json",
+        touch(f"{ROOT}/jobs/model/{{job}}.done"),
     log:
-        f"{ROOT}/logs/model/{{model}}.log",
+        f"{ROOT}/logs/model/{{job}}.log",
     benchmark:
-        f"{ROOT}/logs/model/{{model}}.benchmark.tsv"
-    wildcard_constraints:
-        model=any_of(name for name in GRID.models if name not in GRID.hub.models),
+        f"{ROOT}/logs/model/{{job}}.benchmark.tsv"
     priority: EARLY
     conda:
         "../envs/sstoken.yaml"
@@ -42,21 +44,25 @@ rule model:
         mem_mb=8000,
         runtime=120,
     params:
-        entry=lambda w: asdict(GRID.models[w.model]),
+        title=order("model", "title"),
+        results=order("model", "results"),
+        entry=lambda w: asdict(GRID.models[order("model", "model")(w)]),
         bases=str(GRID.bases) if GRID.bases else None,
     message:
-        "model {wildcards.model}"
+        "model {params.title}"
     script:
         "../scripts/model.py"
 
 
 rule world:
+    input:
+        order("world", "waits"),
     output:
-        f"{ROOT}/data/world/world.json",
+        touch(f"{ROOT}/jobs/world/{{job}}.done"),
     log:
-        f"{ROOT}/logs/world.log",
+        f"{ROOT}/logs/world/{{job}}.log",
     benchmark:
-        f"{ROOT}/logs/world.benchmark.tsv"
+        f"{ROOT}/logs/world/{{job}}.benchmark.tsv"
     priority: EARLY
     conda:
         "../envs/sstoken.yaml"
@@ -65,25 +71,33 @@ rule world:
         mem_mb=2000,
         runtime=30,
     params:
-        seed=(CONFIG["world"] or {}).get("seed"),
+        title=order("world", "title"),
+        results=order("world", "results"),
+        seed=lambda w: GRID.world_seed(order("world", "results")(w)[0]["key"][0]),
+        rows_only=lambda w: order("world", "results")(w)[0]["key"][0] is not None,
         options=(CONFIG["world"] or {}).get("options"),
     message:
-        "generate the embedded world"
+        "generate the embedded world {params.title}"
     script:
         "../scripts/world.py"
 
 
+def tokens_asked(result):
+    """(data set, its sections, the file, its ticket)."""
+    dataset, draw = result["key"]
+    file = str(Path(result["record"]).with_suffix(".safetensors"))
+    return dataset, GRID.sections(dataset, draw), file, result["ticket"]
+
+
 rule tokens:
     input:
-        model=f"{ROOT}/models/{{model}}/model.json",
-        data=lambda w: names(file for name in datasets(w) for file in GRID.dataset_inputs(name)),
+        order("tokens", "waits"),
     output:
-        tokens=[f"{ROOT}/tokens/{{model}}/{name}.safetensors" for name in DATASETS],
-        records=[f"{ROOT}/tokens/{{model}}/{name}.json" for name in DATASETS],
+        touch(f"{ROOT}/jobs/tokens/{{job}}.done"),
     log:
-        f"{ROOT}/logs/tokens/{{model}}.{'-'.join(DATASETS)}.log",
+        f"{ROOT}/logs/tokens/{{job}}.log",
     benchmark:
-        f"{ROOT}/logs/tokens/{{model}}.{'-'.join(DATASETS)}.benchmark.tsv"
+        f"{ROOT}/logs/tokens/{{job}}.benchmark.tsv"
     priority: EARLY
     conda:
         "../envs/sstoken.yaml"
@@ -92,9 +106,12 @@ rule tokens:
         mem_mb=4000,
         runtime=120,
     params:
-        sections=lambda w: {name: GRID.dataset(name) for name in datasets(w)},
+        title=order("tokens", "title"),
+        model=order("tokens", "model"),
+        folder=lambda w: str(GRID.model_record(order("tokens", "model")(w)).parent),
+        asked=each_result("tokens", tokens_asked),
         text=CONFIG["text"],
     message:
-        f"tokens of {', '.join(DATASETS)} for {{wildcards.model}}".replace("{dataset}", "{wildcards.dataset}")
+        "tokens for {params.title}"
     script:
         "../scripts/tokens.py"

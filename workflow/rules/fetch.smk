@@ -6,21 +6,42 @@ localrules:
     fetch_benchmarks,
 
 
-use rule model as fetch_model with:
-    wildcard_constraints:
-        model=any_of(GRID.hub.models),
+rule fetch_model:
+    input:
+        order("fetch_model", "waits"),
+    output:
+        touch(f"{ROOT}/jobs/fetch_model/{{job}}.done"),
+    log:
+        f"{ROOT}/logs/fetch_model/{{job}}.log",
+    benchmark:
+        f"{ROOT}/logs/fetch_model/{{job}}.benchmark.tsv"
+    priority: EARLY
+    conda:
+        "../envs/sstoken.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=120,
+    params:
+        title=order("fetch_model", "title"),
+        results=order("fetch_model", "results"),
+        entry=lambda w: asdict(GRID.models[order("fetch_model", "model")(w)]),
+        bases=None,
+    message:
+        "fetch {params.title}"
+    script:
+        "../scripts/model.py"
 
 
 rule fetch_rows:
+    input:
+        order("fetch_rows", "waits"),
     output:
-        rows=f"{ROOT}/data/hub/{{rows}}.jsonl",
-        record=f"{ROOT}/data/hub/{{rows}}.json",
+        touch(f"{ROOT}/jobs/fetch_rows/{{job}}.done"),
     log:
-        f"{ROOT}/logs/fetch/{{rows}}.log",
+        f"{ROOT}/logs/fetch_rows/{{job}}.log",
     benchmark:
-        f"{ROOT}/logs/fetch/{{rows}}.benchmark.tsv"
-    wildcard_constraints:
-        rows=any_of(GRID.hub.rows),
+        f"{ROOT}/logs/fetch_rows/{{job}}.benchmark.tsv"
     conda:
         "../envs/sstoken.yaml"
     threads: 1
@@ -28,21 +49,25 @@ rule fetch_rows:
         mem_mb=4000,
         runtime=120,
     params:
-        source=lambda w: GRID.hub.rows[w.rows],
+        title=order("fetch_rows", "title"),
+        results=order("fetch_rows", "results"),
+        source=lambda w: GRID.hub.rows[order("fetch_rows", "results")(w)[0]["key"][0]],
         lock=GRID.hub.lock,
     message:
-        "fetch {wildcards.rows}"
+        "fetch {params.title}"
     script:
         "../scripts/fetch_rows.py"
 
 
 rule fetch_benchmarks:
+    input:
+        order("fetch_benchmarks", "waits"),
     output:
-        [f"{ROOT}/data/benchmarks/{name}.json" for name in CONFIG["benchmarks"]],
+        touch(f"{ROOT}/jobs/fetch_benchmarks/{{job}}.done"),
     log:
-        f"{ROOT}/logs/fetch/benchmarks.log",
+        f"{ROOT}/logs/fetch_benchmarks/{{job}}.log",
     benchmark:
-        f"{ROOT}/logs/fetch/benchmarks.benchmark.tsv"
+        f"{ROOT}/logs/fetch_benchmarks/{{job}}.benchmark.tsv"
     conda:
         "../envs/sstoken.yaml"
     threads: 1
@@ -50,7 +75,7 @@ rule fetch_benchmarks:
         mem_mb=4000,
         runtime=120,
     params:
-        benchmarks=CONFIG["benchmarks"],
+        results=order("fetch_benchmarks", "results"),
         benchmarks_file=CONFIG["benchmarks_file"],
         datasets_file=CONFIG["datasets_file"],
         lock=GRID.hub.lock,

@@ -1,20 +1,22 @@
 # The papers' figures, and the page that shows all that the run has to say.
 REPORT_TABLES = expand(
     f"{ROOT}/report/tables/{{name}}.csv",
-    name=["averages", "differences", "recovered", "ablations", "costs", "missing"],
+    name=["averages", "axes", "differences", "pooled", "recovered", "ablations", "costs", "missing"],
 )
 REPORT_SELECTION = [f"{ROOT}/selection.csv"] if GRID.noisy_runs() else []
 
 FACTS = facts_of(GRID)
+STAMPS = [stamp(rule) for rule in ["collect", "tables", "figures", "page"] + TRUTH]
 
 
 rule figures:
     input:
-        tables=REPORT_TABLES,
-        selection=REPORT_SELECTION,
-        records=names(GRID.cost_records()),
+        stamp("tables"),
+        tables=ancient(REPORT_TABLES),
+        selection=ancient(REPORT_SELECTION),
     output:
-        report(
+        touch(stamp("figures")),
+        figures=report(
             directory(f"{ROOT}/report/figures"),
             patterns=["{name}.svg"],
             caption="../report/figures.rst",
@@ -41,11 +43,13 @@ rule figures:
 
 rule page:
     input:
-        tables=REPORT_TABLES,
-        selection=REPORT_SELECTION,
-        figures=f"{ROOT}/report/figures",
+        stamp("figures"),
+        tables=ancient(REPORT_TABLES),
+        selection=ancient(REPORT_SELECTION),
+        figures=ancient(f"{ROOT}/report/figures"),
     output:
-        report(
+        touch(stamp("page")),
+        page=report(
             f"{ROOT}/report/index.html",
             caption="../report/page.rst",
             category="Summary",

@@ -1,17 +1,18 @@
 # Tidy scores and costs, and the tables.
-TABLES = ["main", "differences", "recovered", "costs", "published", "deviations"]  # also as .md and .tex
-DATA = ["averages", "leads", "mcnemar", "ablations", "missing"]
+TABLES = ["main", "differences", "pooled", "recovered", "costs", "published", "deviations"]  # also as .md and .tex
+DATA = ["averages", "axes", "leads", "mcnemar", "ablations", "missing"]
 TRUTH = ["selection"] if GRID.noisy_runs() else []
 
 
 rule collect:
     input:
-        evaluations=names(GRID.evaluations()),
-        records=names(GRID.cost_records()),
+        JOBS.all_done(),
     output:
+        touch(stamp("collect")),
         scores=f"{ROOT}/scores.csv",
         samples=f"{ROOT}/samples.parquet",
         costs=f"{ROOT}/costs.csv",
+        status=f"{ROOT}/status.csv",
     log:
         f"{ROOT}/logs/collect.log",
     benchmark:
@@ -22,6 +23,10 @@ rule collect:
     resources:
         mem_mb=4000,
         runtime=30,
+    params:
+        config=CONFIG,
+        evaluations=[str(path) for path in GRID.evaluations()],
+        records=[str(path) for path in GRID.cost_records()],
     message:
         "collect scores, samples and costs"
     script:
@@ -30,11 +35,13 @@ rule collect:
 
 rule tables:
     input:
-        samples=f"{ROOT}/samples.parquet",
-        costs=f"{ROOT}/costs.csv",
-        benchmarks=str(located(CONFIG["benchmarks_file"])),
-        selection=[f"{ROOT}/{name}.csv" for name in TRUTH],
+        stamp("collect"),
+        samples=ancient(f"{ROOT}/samples.parquet"),
+        costs=ancient(f"{ROOT}/costs.csv"),
+        benchmarks=ancient(str(located(CONFIG["benchmarks_file"]))),
+        selection=[ancient(f"{ROOT}/{name}.csv") for name in TRUTH],
     output:
+        touch(stamp("tables")),
         **{name: f"{ROOT}/report/tables/{name}.csv" for name in TABLES + DATA},
         text=[f"{ROOT}/report/tables/{name}.{kind}" for name in TABLES + TRUTH for kind in ("md", "tex")],
     log:

@@ -3,10 +3,10 @@
 
 rule selection:
     input:
-        tokens=names(GRID.tokens(run.model, GRID.all_methods[run.method].data) for run in GRID.noisy_runs()),
-        runs=names(GRID.run_record(run) for run in GRID.noisy_runs()),
+        JOBS.all_done(),
     output:
-        f"{ROOT}/selection.csv",
+        touch(stamp("selection")),
+        selection=f"{ROOT}/selection.csv",
     log:
         f"{ROOT}/logs/selection.log",
     benchmark:

@@ -2,13 +2,15 @@ from pathlib import Path
 
 from sstoken.jobs import logged
 from sstoken.jobs.fetch import store_benchmarks
+from sstoken.records.identity import Ticket
 
 with logged(snakemake.log[0]):
+    params = snakemake.params
     store_benchmarks(
-        snakemake.params.benchmarks,
-        Path(snakemake.output[0]).parent,
-        benchmarks_file=snakemake.params.benchmarks_file,
-        datasets_file=snakemake.params.datasets_file,
-        lock=Path(snakemake.params.lock),
+        {result["key"][0]: Ticket(**result["ticket"]) for result in params.results},
+        Path(params.results[0]["record"]).parent,
+        benchmarks_file=params.benchmarks_file,
+        datasets_file=params.datasets_file,
+        lock=Path(params.lock),
         threads=snakemake.threads,
     )

@@ -5,8 +5,14 @@ from sstoken.jobs import imports, logged
 with imports():
     from sstoken.jobs.prepare import store_model
     from sstoken.models.table import ModelEntry
+    from sstoken.records.identity import Ticket
 
 with logged(snakemake.log[0]):
-    params = snakemake.params
-    bases = Path(params.bases) if params.bases else None
-    store_model(ModelEntry(**params.entry), Path(snakemake.output[0]), bases=bases, threads=snakemake.threads)
+    params, (result,) = snakemake.params, snakemake.params.results
+    store_model(
+        ModelEntry(**params.entry),
+        Path(result["record"]),
+        ticket=Ticket(**result["ticket"]),
+        bases=Path(params.bases) if params.bases else None,
+        threads=snakemake.threads,
+    )

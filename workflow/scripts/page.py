@@ -5,6 +5,6 @@ from sstoken.report.page import render_page
 from sstoken.report.results import Facts, Results
 
 with logged(snakemake.log[0]):
-    page = Path(snakemake.output[0])  # {root}/report/index.html
+    page = Path(snakemake.output.page)  # {root}/report/index.html
     results = Results(page.parents[1], Facts(**snakemake.params.facts))
     render_page(results, page, config=snakemake.params.config)

@@ -2,6 +2,9 @@ from pathlib import Path
 
 from sstoken.jobs import logged
 from sstoken.jobs.prepare import store_base
+from sstoken.records.identity import Ticket
 
 with logged(snakemake.log[0]):
-    store_base(snakemake.wildcards.base, snakemake.params.share, Path(snakemake.output[0]), threads=snakemake.threads)
+    params, (result,) = snakemake.params, snakemake.params.results
+    options = {"ticket": Ticket(**result["ticket"]), "threads": snakemake.threads}
+    store_base(result["key"][0], params.share, Path(result["record"]), **options)

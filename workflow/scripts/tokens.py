@@ -5,12 +5,15 @@ from sstoken.jobs import each, imports, logged
 
 with imports():
     from sstoken.jobs.prepare import store_tokens
+    from sstoken.records.identity import Ticket
 
 with logged(snakemake.log[0]):
     params = snakemake.params
-    common = {"name": snakemake.wildcards.model, "text": params.text, "threads": snakemake.threads}
-    model = Path(snakemake.input.model).parent
+    common = {"name": params.model, "text": params.text, "model": Path(params.folder), "threads": snakemake.threads}
     each(
-        (dataset, partial(store_tokens, model=model, dataset=dataset, section=section, out=Path(out), **common))
-        for (dataset, section), out in zip(params.sections.items(), snakemake.output.tokens, strict=True)
+        (
+            dataset,
+            partial(store_tokens, dataset=dataset, sections=sections, out=Path(out), ticket=Ticket(**ticket), **common),
+        )
+        for dataset, sections, out, ticket in params.asked
     )

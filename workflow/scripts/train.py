@@ -8,10 +8,10 @@ with imports():
 
 with logged(snakemake.log[0]), own_gpus(snakemake.resources.get("gpu", 0)):
     params = snakemake.params
-    common = {name: params[name] for name in ("training", "references", "device")} | {"threads": snakemake.threads}
+    common = {name: params[name] for name in ("references", "device")} | {"threads": snakemake.threads}
     train_all(
         [
-            Order.of(out=Path(record).parent, **run, **common)
-            for record, run in zip(snakemake.output, params.runs, strict=True)
+            Order.of(out=Path(result["record"]).parent, ticket=result["ticket"], **run, **common)
+            for result, run in zip(params.results, params.runs, strict=True)
         ]
     )

@@ -2,7 +2,15 @@ from pathlib import Path
 
 from sstoken.jobs import logged
 from sstoken.jobs.prepare import store_world
+from sstoken.records.identity import Ticket
 
 with logged(snakemake.log[0]):
-    params = snakemake.params
-    store_world(Path(snakemake.output[0]), seed=params.seed, options=params.options, threads=snakemake.threads)
+    params, (result,) = snakemake.params, snakemake.params.results
+    store_world(
+        Path(result["record"]),
+        seed=params.seed,
+        options=params.options,
+        rows_only=params.rows_only,
+        ticket=Ticket(**result["ticket"]),
+        threads=snakemake.threads,
+    )

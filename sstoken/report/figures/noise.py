@@ -27,8 +27,11 @@ def _model(results: Results, model: str, table: pd.DataFrame) -> Drawn:
     methods = [m for m in results.facts.methods if m in set(table["method"])]
     kinds = list(dict.fromkeys(["all", *table["kind"]]))
     figure, axes = panels(2, height=0.55 + 0.135 * len(methods), columns=1)
+    # kinds counted alike, and without tokens that are always clean where these are known
+    auc = table["auc_open"].fillna(table["auc"])
+    table = table.assign(auc=auc.where(table["kind"] != "all", table["auc_kinds"].fillna(auc)))
     for axis, column, title in zip(
-        axes, ["auc", "kept"], ["AUC: clean scored above noise", "noise kept, %"], strict=True
+        axes, ["auc", "kept"], ["AUC by kind (all: mean of the kinds)", "noise kept, %"], strict=True
     ):
         values = table.pivot(index="method", columns="kind", values=column).reindex(index=methods, columns=kinds)
         _cells(axis, values, percent=column == "kept")
@@ -36,11 +39,11 @@ def _model(results: Results, model: str, table: pd.DataFrame) -> Drawn:
     axes[0].tick_params(labelbottom=False)
     scored = table[(table["kind"] == "all") & table["auc"].notna() & table["method"].isin(results.facts.contenders)]
     best = scored.loc[scored["auc"].idxmax()] if not scored.empty else None
-    words = f" Highest AUC over all kinds: {best['method']}, {best['auc']:.2f}." if best is not None else ""
+    words = f" Highest mean AUC of the kinds: {best['method']}, {best['auc']:.2f}." if best is not None else ""
     caption = (
-        f"{model}. Above: the chance that a clean token scores higher than a noise token of the kind (0.5 is a coin, "
-        "below it noise is preferred; empty where a method gives all tokens one score). Below: the share of noise "
-        "tokens that were trained on."
+        f"{model}. Above: the chance that a clean token scores higher than a noise token of the kind in its sample; below 0.5 "
+        "noise is preferred; empty where a method gives all tokens one score. all: the mean of the kinds, each counted alike. "
+        "Below: the share of noise tokens that were trained on."
     )
     alt = f"Two number grids, methods by kinds of noise, on {model}.{words}"
     return Drawn(f"noise-{model}", f"{TITLE}: {model}", caption, alt, figure)

@@ -68,7 +68,7 @@ def _figure(model: str, samples: list[ShadedSample]) -> Drawn:
     kept = {line.method: np.concatenate([s.lines[n].keep for s in samples]) for n, line in enumerate(samples[0].lines)}
     words = ", ".join(f"{method} {share(1 - keep.mean())}" for method, keep in kept.items())
     caption = (
-        f"{model}: samples from the second half of training. Shade: rank of the token's score within the sample "
+        f"{model}: samples of the training data. Shade: rank of the token's score within the sample "
         "(darker = higher); struck through: dropped from the loss. Where noise was planted, the first line darkens it."
     )
     alt = f"Response tokens of {len(samples)} samples, a line a method. Dropped: {words}."

@@ -83,14 +83,16 @@ def _selected(results: Results) -> list[Drawn | LeftOut]:
 def _phases(results: Results, model: str, table: pd.DataFrame, title: str) -> Drawn:
     look = Look(results.facts)
     kinds = [k for k in dict.fromkeys(table["kind"]) if k != "all"]
-    figure, axes = panels(1 + len(kinds), height=1.3, columns=3, sharex=True, sharey=True)
-    for axis, kind in zip(axes, ["all", *kinds], strict=True):
-        column = "recall" if kind == "all" else "kept"
+    shown = [("all", "recall", "clean tokens"), *((kind, "kept", kind.replace("_", " ")) for kind in kinds)]
+    if table["teaching_kept"].notna().any():
+        shown.insert(1, ("all", "teaching_kept", "tokens that teach"))
+    figure, axes = panels(len(shown), height=1.3, columns=3, sharex=True, sharey=True)
+    for axis, (kind, column, name) in zip(axes, shown, strict=True):
         for method in results.facts.contenders:
             rows = table[(table["method"] == method) & (table["kind"] == kind)].sort_values("phase")
             if not rows.empty:
                 axis.plot(rows["phase"].astype(int), 100 * rows[column], **look(method), markersize=2.6)
-        axis.set_title("clean tokens" if kind == "all" else kind.replace("_", " "))
+        axis.set_title(name)
         axis.set_xticks(sorted(table["phase"].astype(int).unique()))
         axis.set_ylim(-4, 104)
     figure.supylabel("kept, %", fontsize=6.5)

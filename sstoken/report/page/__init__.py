@@ -9,19 +9,27 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sstoken.records.files import atomic_write
 from sstoken.report.figures import MANIFEST
-from sstoken.report.numbers import listed
+from sstoken.report.kept_tokens import LEAST, kept_tokens
+from sstoken.report.numbers import listed, share
 from sstoken.report.page.html import inline_svg, markdown_blocks
 from sstoken.report.page.provenance import origin_of
-from sstoken.report.page.verdicts import HEADLINE, glance_of, overview, spans, verdict_of
+from sstoken.report.page.scope import scope_of
+from sstoken.report.page.verdicts import HEADLINE, glance_of, overview, spans, together_of, verdict_of
 from sstoken.report.results import Results
 from sstoken.report.samples import shaded_samples
+from sstoken.report.statistics import MARGIN
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 SECTIONS = [
     ("main", "Scores", "Each method on each benchmark, percent, with 95 % intervals."),
-    ("differences", "Differences", "Average of a method minus another's, with its test."),
-    ("recovered", "Recovered gain", "0 = full-data training, 1 = the oracle."),
+    (
+        "pooled",
+        "All models together",
+        "Mean over the models: what was taught, the difference from full, what noise took.",
+    ),
+    ("differences", "Differences", "Average of a method minus full's, with its test."),
+    ("recovered", "Taught, lost and recovered", "Recovered: 0 = full-data training, 1 = the oracle."),
     ("selection", "What each method kept", "Planted noise, by kind."),
     ("costs", "Costs", "Time, tokens, operations and memory of a run."),
     ("published", "Published beside reproduced", "The papers' numbers and this run's."),
@@ -45,11 +53,15 @@ def render_page(results: Results, out: str | Path, *, config: dict | None = None
         lstrip_blocks=True,
     )
     facts = results.facts
+    several = len(facts.models) > 1
     drawn, left_out = _figures(results.root / "report" / "figures")
-    tables, absent = _tables(results.root / "report" / "tables")
+    tables, absent = _tables(results.root / "report" / "tables", [s for s in SECTIONS if several or s[0] != "pooled"])
     rows = [overview(results, model) for model in facts.models]
     page = environment.get_template("page.html.j2").render(
         facts=facts,
+        scope=scope_of(results),
+        together=together_of(results),
+        tokens=[(m, found) for m in facts.models if (found := kept_tokens(results, m))],
         models=[(verdict_of(results, model), mine) for model, mine in zip(facts.models, rows, strict=True)],
         glances=[glance_of(results, model) for model in facts.models],
         spans={column: spans(rows, column) for column in ("time", "kept", "clean")},
@@ -64,6 +76,9 @@ def render_page(results: Results, out: str | Path, *, config: dict | None = None
         origin=origin_of(results.root),
         config=json.dumps(config, indent=1, ensure_ascii=False) if config else None,
         listed=listed,
+        share=share,
+        margin=MARGIN,
+        least=LEAST,
     )
     with atomic_write(out) as temporary:
         Path(temporary).write_text(page)
@@ -80,9 +95,9 @@ def _figures(folder: Path) -> tuple[list[dict], list[dict]]:
     return drawn, [entry for entry in entries if "why" in entry]
 
 
-def _tables(folder: Path) -> tuple[list[dict], list[str]]:
+def _tables(folder: Path, sections: list[tuple[str, str, str]]) -> tuple[list[dict], list[str]]:
     found, absent = [], []
-    for name, heading, caption in SECTIONS:
+    for name, heading, caption in sections:
         path = folder / f"{name}.md"
         if path.exists():
             blocks = markdown_blocks(path.read_text())

@@ -6,10 +6,23 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from sstoken.report.numbers import listed, number, row_difference, row_ends, row_estimate, seconds, share, signed
-from sstoken.report.results import Results
+from sstoken.report.numbers import (
+    EMPTY,
+    interval,
+    listed,
+    number,
+    row_difference,
+    row_ends,
+    row_estimate,
+    seconds,
+    share,
+    signed,
+)
+from sstoken.report.results import AVERAGE, Results
+from sstoken.report.statistics import MARGIN
+from sstoken.report.tables.estimates import ALL_MODELS, BASELINE, verdict
 
-BASELINE, HEADLINE = "full", "sstoken"
+HEADLINE = "sstoken"
 
 
 @dataclass(frozen=True)
@@ -38,13 +51,22 @@ class Glance:
 
 @dataclass(frozen=True)
 class OverviewRow:
-    """One method on one model, as text; "" where a number is missing. verdict: better, worse, same, or ""."""
+    """One method on one model, as text; "" where a number is missing.
+
+    best: alone at the top. teaches: significantly above the base, or no base is known.
+    verdict: better, worse, level, open, or "".
+    """
 
     method: str
     role: str
     best: bool
     average: str
     average_ends: str
+    taught: str
+    taught_ends: str
+    teaches: bool
+    lost: str
+    lost_ends: str
     gap: str
     gap_ends: str
     verdict: str
@@ -93,30 +115,80 @@ def spans(rows: list[list[OverviewRow]], column: str) -> list[str]:
 
 
 def overview(results: Results, model: str) -> list[OverviewRow]:
-    facts, best = results.facts, _ranking(results, model)[:1]
-    return [_row(results, model, method, method in best) for method in facts.methods]
+    facts, best = results.facts, _tied(results, model, _ranking(results, model))
+    return [_row(results, model, method, best == [method]) for method in facts.methods]
+
+
+def together_of(results: Results) -> list[tuple[str, str]]:
+    """(question, answer) about the mean over models; empty where there is one model, or a run is missing."""
+    table = results.pooled
+    rows = table[(table["against"] == BASELINE) & (table["benchmark"] == AVERAGE)].set_index("method")
+    methods = [m for m in results.facts.contenders if m in rows.index]
+    if not methods:
+        return []
+    top = max(methods, key=lambda m: rows.loc[m, "estimate"])
+    lines = []
+    for method in dict.fromkeys([top, *(m for m in (HEADLINE, "random") if m in methods)]):
+        row = rows.loc[method]
+        text = f"{method} minus {BASELINE}: {row_difference(row)}; above {BASELINE} in {row['above']:.0f} of {row['pairs']:.0f}"
+        lines.append(f"{text} pairs of model and seed.")
+    groups: dict[str, list[str]] = {}
+    for method in methods:
+        groups.setdefault(verdict(rows.loc[method]), []).append(method)
+    words = {
+        "better": f"better than {BASELINE}",
+        "worse": f"worse than {BASELINE}",
+        "level": f"level with {BASELINE} (shown to be within ± {MARGIN:g} point)",
+        "open": "not told apart, and not shown to be level",
+    }
+    told = "; ".join(f"{words[name]}: {listed(groups[name])}" for name in words if name in groups)
+    idle = [m for m in results.facts.contenders if not _teaches(results, ALL_MODELS, m)]
+    answers = [("On average over the models", " ".join(lines)), ("Each method", f"{told[0].upper()}{told[1:]}.")]
+    if idle:
+        answers.append(("Taught nothing", f"Not significantly above the untrained base: {listed(idle)}."))
+    return answers
 
 
 def _ranking(results: Results, model: str) -> list[str]:
-    """Contenders with an average, best first."""
+    """Contenders with an average, best first; those that are not above the base stand after those that are."""
     found = {m: results.average(model, m) for m in results.facts.contenders}
     found = {m: row["estimate"] for m, row in found.items() if row is not None}
-    return sorted(found, key=lambda m: -found[m])
+    return sorted(found, key=lambda m: (not _teaches(results, model, m), -found[m]))
+
+
+def _teaches(results: Results, model: str, method: str) -> bool:
+    """Whether the method is significantly above the base; True where no base is known."""
+    axis = results.axis(model, method)
+    return axis is None or pd.isna(axis["taught"]) or bool(axis["teaches"])
+
+
+def _tied(results: Results, model: str, best: list[str]) -> list[str]:
+    """The methods at the top of the ranking whose averages are written alike."""
+    top = [number(results.average(model, m)["estimate"], 1) for m in best]
+    return [m for m, text in zip(best, top, strict=True) if text == top[0] and _alike(results, model, best[0], m)]
+
+
+def _alike(results: Results, model: str, first: str, second: str) -> bool:
+    return _teaches(results, model, first) == _teaches(results, model, second)
 
 
 def _wins(results: Results, model: str, best: list[str]) -> str:
     shown = {m: row_estimate(results.average(model, m)) for m in best}
-    level = [m for m in best if shown[m].split()[0] == shown[best[0]].split()[0]]
+    level = _tied(results, model, best)
+    text = ""
+    if not _teaches(results, model, best[0]):
+        text = f"No method is significantly above the untrained {listed(results.facts.untrained)}. "
     if len(level) > 1:
-        text = f"{listed(level)} share the highest average, {shown[best[0]].split()[0]}."
+        text += f"{listed(level)} share the highest average, {shown[best[0]].split()[0]}."
     else:
-        text = f"{best[0]} has the highest average, {shown[best[0]]}"
+        text += f"{best[0]} has the highest average, {shown[best[0]]}"
         text += f"; {best[1]} follows with {shown[best[1]]}." if len(best) > 1 else "."
     base = {m: results.average(model, m) for m in results.facts.untrained}
     for method, row in base.items():
         if row is not None and row["estimate"] > results.average(model, best[0])["estimate"]:
             text += f" The untrained {method} is higher still, {number(row['estimate'], 1)}: training hurt here."
-    if (recovery := results.recovery(model, best[0])) is not None:
+    recovery = results.recovery(model, best[0])
+    if recovery is not None and len(level) == 1 and _teaches(results, model, best[0]):
         low, high = (share(recovery[end]).removesuffix(" %") for end in ("low", "high"))
         text += f" It recovers {share(recovery['estimate'])} [{low}, {high}] of what the oracle gains over {BASELINE}."
     absent = [m for m in results.facts.contenders if m not in best]
@@ -137,10 +209,11 @@ def _real(results: Results, model: str, best: list[str]) -> str:
     gaps = [results.difference(model, m, BASELINE) for m in best if m != BASELINE]
     gaps = [g for g in gaps if g is not None]
     if gaps:
-        better, worse = (sum(bool(g["significant"]) and side * g["estimate"] > 0 for g in gaps) for side in (1, -1))
+        told = [verdict(gap) for gap in gaps]
         parts.append(
-            f"Of {len(gaps)} methods, significantly better than {BASELINE}: {better}; worse: {worse}; not told apart from "
-            f"it: {len(gaps) - better - worse}."
+            f"Of {len(gaps)} methods, significantly better than {BASELINE}: {told.count('better')}; worse: "
+            f"{told.count('worse')}; level with it, shown to be within ± {MARGIN:g} point: {told.count('level')}; open: "
+            f"{told.count('open')}."
         )
     return " ".join(filter(None, parts)) or f"Not known: {BASELINE} is not complete."
 
@@ -174,7 +247,7 @@ def _kept(results: Results, model: str, method: str) -> str:
 
 
 def _row(results: Results, model: str, method: str, best: bool) -> OverviewRow:
-    facts = results.facts
+    facts, axis = results.facts, results.axis(model, method)
     average, gap = results.average(model, method), results.difference(model, method, BASELINE)
     cost, baseline = results.cost(model, method), results.cost(model, BASELINE)
     trains = method not in facts.untrained
@@ -187,9 +260,14 @@ def _row(results: Results, model: str, method: str, best: bool) -> OverviewRow:
         best=best,
         average=number(average["estimate"], 1) if average is not None else "",
         average_ends=row_ends(average) if average is not None else "",
+        taught=_axis(axis, "taught"),
+        taught_ends=_axis_ends(axis, "taught"),
+        teaches=_teaches(results, model, method),
+        lost=_axis(axis, "lost"),
+        lost_ends=_axis_ends(axis, "lost"),
         gap=signed(gap["estimate"], 1) if gap is not None else "",
         gap_ends=row_ends(gap) if gap is not None else "",
-        verdict=_verdict(gap),
+        verdict=verdict(gap) if gap is not None else "",
         time="" if total is None else _ratio(total, baseline) if baseline is not None else seconds(total),
         kept=share(kept) if kept is not None else "",
         clean=share(clean) if clean is not None else "",
@@ -200,9 +278,12 @@ def _ratio(total: float, baseline: pd.Series) -> str:
     return f"{total / baseline['training_seconds']:.2f}×"
 
 
-def _verdict(gap: pd.Series | None) -> str:
-    if gap is None:
+def _axis(axis: pd.Series | None, name: str) -> str:
+    return "" if axis is None or pd.isna(axis[name]) else signed(axis[name], 1)
+
+
+def _axis_ends(axis: pd.Series | None, name: str) -> str:
+    if axis is None:
         return ""
-    if not bool(gap["significant"]):
-        return "same"
-    return "better" if gap["estimate"] > 0 else "worse"
+    found = interval(axis[f"{name}_low"], axis[f"{name}_high"], 1)
+    return "" if found == EMPTY else f" {found}"

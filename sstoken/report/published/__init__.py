@@ -33,7 +33,8 @@ def published_table(averages: pd.DataFrame, columns: dict[str, str]) -> pd.DataF
 
     Args:
         averages: this run's ``averages`` table; empty cells where it has no such model, method or benchmark.
-        columns: benchmark -> display name, of every benchmark known.
+        columns: benchmark -> display name of the published benchmark. A miniature has another name, and so never
+            stands beside the published score.
     """
     frame = published_scores()
     frame["benchmark"] = frame["benchmark"].replace(columns)
@@ -42,6 +43,31 @@ def published_table(averages: pd.DataFrame, columns: dict[str, str]) -> pd.DataF
     return frame.rename(columns={"estimate": "reproduced"})
 
 
+def deviations() -> dict[str, dict[str, str]]:
+    """key -> point, paper, release, here: where they differ."""
+    return pd.read_csv(FOLDER / "deviations.csv", comment="#", keep_default_na=False, index_col="key").to_dict("index")
+
+
 def deviations_table() -> pd.DataFrame:
     """point, paper, release, here."""
-    return pd.read_csv(FOLDER / "deviations.csv", comment="#", keep_default_na=False)
+    return pd.DataFrame(deviations().values())
+
+
+def deviations_page() -> str:
+    """docs/deviations.md: ``python -m sstoken.report.published > docs/deviations.md``."""
+    table = deviations_table()
+    rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table.itertuples(index=False)]
+    return "\n".join(
+        [
+            "# Where papers, releases and this suite differ",
+            "",
+            "Made from `sstoken/report/published/deviations.csv`, which is shown on the page of every run too.  The track",
+            "`corrected` follows the papers, `as_published` their releases; unless it says otherwise, the last column is",
+            "`corrected`.",
+            "",
+            "| point | paper | release | here |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )

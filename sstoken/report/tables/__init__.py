@@ -8,28 +8,34 @@ import pandas as pd
 
 from sstoken.records.documents import pick, read_table
 from sstoken.report.published import deviations_table, published_table
-from sstoken.report.question_scores import MISSING_COLUMNS, read_runs
+from sstoken.report.question_scores import AVERAGE, MISSING_COLUMNS, pooled, read_runs
 from sstoken.report.tables import captions
 from sstoken.report.tables.costs import cost_table
 from sstoken.report.tables.estimates import (
-    AVERAGE,
+    ALL_MODELS,
     AVERAGES,
+    AXES,
+    BASELINE,
     BOUNDS,
+    CEILING,
     MCNEMAR,
+    POOLED,
     RECOVERED,
     ablation_table,
     averages,
+    axes,
     complete,
     concat,
     differences,
     leads,
     main_table,
     model_tables,
+    pooled_differences,
     with_average,
 )
 from sstoken.report.tables.formats import write_csv, write_text
 
-BASELINE, CEILING = "full", "oracle"
+PUBLISHED_BENCHMARKS = "sstoken/evaluation/benchmarks.tsv"
 
 
 def write_tables(
@@ -56,15 +62,17 @@ def write_tables(
         ValueError: runs that were scored on different questions.
     """
     known = {row["name"]: row["column"] for row in read_table(benchmarks_file, "benchmarks")}
+    published = {row["name"]: row["column"] for row in read_table(PUBLISHED_BENCHMARKS, "benchmarks")}
     columns = pick("benchmark", benchmarks, known, benchmarks_file)
     titles = [*columns.values(), AVERAGE]
     every_seed = max(seeds.values(), key=len)
-    found, missing, ablated = [], [], []
+    found, missing, ablated, complete_runs = [], [], [], []
     for model in models:
         runs, holes = read_runs(samples, model, seeds, benchmarks)
         missing.append(holes)
         if runs.methods:
-            found.append(model_tables(runs, columns, baseline=BASELINE, ceiling=CEILING))
+            found.append(model_tables(runs, columns))
+            complete_runs.append(runs)
         points = [point for ablation in ablations if model in ablation["models"] for point in ablation["points"]]
         if points:
             runs, holes = read_runs(
@@ -82,16 +90,26 @@ def write_tables(
     best = leads(scores, pairs, [method for method in methods if method not in BOUNDS])
     between = [method for method in methods if method not in (BASELINE, CEILING)]
     share = complete(concat([part.recovered for part in found], RECOVERED), {"model": models, "method": between})
+    both_axes = axes(pairs, share, models, methods)
+    over_models = pd.DataFrame(columns=POOLED)
+    if len(complete_runs) == len(models) > 1:
+        whole = pooled(complete_runs, ALL_MODELS)
+        if whole.methods:
+            together = model_tables(whole, columns)
+            over_models = pooled_differences(complete_runs, whole, together.differences, methods, titles)
+            both_axes = concat([both_axes, axes(over_models, together.recovered, [ALL_MODELS], methods)], AXES)
     tidy = {
         "averages": scores,
         "differences": pairs,
+        "pooled": over_models,
+        "axes": both_axes,
         "leads": best,
         "recovered": share,
         "mcnemar": concat([part.mcnemar for part in found], MCNEMAR),
-        "main": main_table(scores, titles),
+        "main": main_table(scores, titles, both_axes),
         "ablations": ablation_table(list(ablations), concat(ablated, AVERAGES)),
         "costs": cost_table(pd.read_csv(costs), models, seeds, passes),
-        "published": published_table(scores, known),
+        "published": published_table(scores, published),
         "deviations": deviations_table(),
         "missing": concat(missing, MISSING_COLUMNS).drop_duplicates(),
     }
@@ -99,8 +117,9 @@ def write_tables(
         write_csv(frame, folder / f"{name}.csv")
     texts = {
         "main": captions.main(tidy["main"], best, titles),
-        "differences": captions.differences(pairs, BASELINE),
-        "recovered": captions.recovered(share, BASELINE, CEILING),
+        "differences": captions.differences(pairs, both_axes),
+        "pooled": captions.pooled(over_models, both_axes, len(models)),
+        "recovered": captions.recovered(both_axes),
         "costs": captions.costs(tidy["costs"]),
         "published": captions.published(tidy["published"]),
         "deviations": captions.deviations(tidy["deviations"]),

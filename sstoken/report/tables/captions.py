@@ -5,9 +5,17 @@ from __future__ import annotations
 import pandas as pd
 
 from sstoken.report.numbers import EMPTY, interval, number, p_value, quantity, signed
-from sstoken.report.tables.estimates import AVERAGE
+from sstoken.report.question_scores import AVERAGE
+from sstoken.report.statistics import MARGIN
+from sstoken.report.tables.estimates import ALL_MODELS, BASELINE, CEILING, START, by_rank, verdict
 
 INTERVAL = "the 95 % interval, over new questions and, where there are several runs, new seeds"
+AXES_TITLES = ["taught", "lost"]
+
+
+AXES_CAPTION = (
+    f"Taught: average minus that of the untrained {START}. Lost: {CEILING}'s average minus this method's. In points."
+)
 
 
 def main(table: pd.DataFrame, leads: pd.DataFrame, titles: list[str]) -> tuple[pd.DataFrame, str]:
@@ -24,54 +32,112 @@ def main(table: pd.DataFrame, leads: pd.DataFrame, titles: list[str]) -> tuple[p
             if pd.notna(row[title]) and (lead := best.get((row["model"], title, row["method"]))) is not None:
                 cell = f"**{cell}**" if lead else f"{cell} †"
             cells[title] = cell
-        rows.append(cells)
+        rows.append(cells | _axes_cells(row))
     caption = (
         f"Scores in percent, mean over runs ± half the width of {INTERVAL}. {AVERAGE}: unweighted mean over the benchmarks. "
         "Bold: the best method (bounds aside) leads the runner-up significantly (5 %, Holm over the table); "
-        "†: the best, but its lead is not significant."
+        f"†: the best, but its lead is not significant; no mark: the best two are tied. {AXES_CAPTION}"
     )
-    return pd.DataFrame(rows, columns=["model", "method", "runs", *titles]), caption
+    return pd.DataFrame(rows, columns=["model", "method", "runs", *titles, *AXES_TITLES]), caption
 
 
-def differences(table: pd.DataFrame, baseline: str) -> tuple[pd.DataFrame, str]:
-    """The averages' differences from the baseline."""
-    rows = table[(table["against"] == baseline) & (table["benchmark"] == AVERAGE)]
+def _axes_cells(row: pd.Series) -> dict[str, str]:
+    """What was taught and lost, each with its interval."""
+    cells = {}
+    for title in AXES_TITLES:
+        cell = signed(row[title])
+        ends = interval(row[f"{title}_low"], row[f"{title}_high"], plus=True)
+        cells[title] = cell if EMPTY in (cell, ends) else f"{cell} {ends}"
+    return cells
+
+
+def differences(table: pd.DataFrame, both_axes: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The averages' differences from full-data training."""
+    rows = table[(table["against"] == BASELINE) & (table["benchmark"] == AVERAGE)].reset_index(drop=True)
+    axes = rows[["model", "method"]].merge(both_axes, how="left", on=["model", "method"])
     frame = pd.DataFrame(
         {
             "model": rows["model"],
             "method": rows["method"],
-            f"minus {baseline}": rows["estimate"].map(signed),
-            "95 % interval": [
-                interval(low, high, plus=True) for low, high in zip(rows["low"], rows["high"], strict=True)
-            ],
-            "p": rows["p"].map(p_value),
-            "p (Holm)": rows["p_holm"].map(p_value),
-            "significant": rows["significant"].map({True: "yes", False: "no"}).fillna(EMPTY),
+            **_difference_cells(rows),
             "detectable": rows["mde"].map(number),
+            **_axes_columns(axes),
         }
     )
     caption = (
-        f"Average score minus that of {baseline}, percent points, paired by question. Significant: p ≤ 0.05 after Holm's "
-        "correction over this table. Detectable: the smallest true difference that such a run finds with 80 % probability "
-        "(before the correction); what is smaller may be there unseen."
+        f"Average score minus that of {BASELINE}, percent points, paired by question. {VERDICTS} Detectable: the smallest "
+        "true difference that such a run finds with 80 % probability (before the correction); what is smaller may be there "
+        f"unseen. {AXES_CAPTION}"
     )
     return frame, caption
 
 
-def recovered(table: pd.DataFrame, baseline: str, ceiling: str) -> tuple[pd.DataFrame, str]:
+VERDICTS = (
+    "Verdict, at 5 % after Holm's correction over this table: better or worse: the difference is not 0; level: it is shown to "
+    f"lie within ± {MARGIN:g} point (two one-sided tests); open: neither is shown."
+)
+
+
+def _difference_cells(rows: pd.DataFrame) -> dict[str, pd.Series]:
+    return {
+        f"minus {BASELINE}": rows["estimate"].map(signed),
+        "95 % interval": _intervals(rows, plus=True),
+        "p": rows["p"].map(p_value),
+        "p (Holm)": rows["p_holm"].map(p_value),
+        "verdict": pd.Series([verdict(row) or EMPTY for _, row in rows.iterrows()], index=rows.index, dtype=object),
+    }
+
+
+def _intervals(rows: pd.DataFrame, prefix: str = "", *, plus: bool = False) -> pd.Series:
+    ends = zip(rows[f"{prefix}low"], rows[f"{prefix}high"], strict=True)
+    return pd.Series([interval(low, high, plus=plus) for low, high in ends], index=rows.index, dtype=object)
+
+
+def _axes_columns(rows: pd.DataFrame) -> dict[str, pd.Series]:
+    cells = [_axes_cells(row) for _, row in rows.iterrows()]
+    return {title: pd.Series([cell[title] for cell in cells], index=rows.index, dtype=object) for title in AXES_TITLES}
+
+
+def pooled(table: pd.DataFrame, both_axes: pd.DataFrame, models: int) -> tuple[pd.DataFrame, str]:
+    """Differences from full-data training of the mean over models, best taught first."""
+    ranked = by_rank(both_axes[both_axes["model"] == ALL_MODELS])
+    rows = table[(table["against"] == BASELINE) & (table["benchmark"] == AVERAGE)]
+    rows = ranked[["method"]].merge(rows, how="left", on="method")
+    count = rows["above"].astype("Int64").astype(str) + " of " + rows["pairs"].astype("Int64").astype(str)
+    frame = pd.DataFrame(
+        {
+            "method": rows["method"],
+            **_axes_columns(ranked.reset_index(drop=True)),
+            **_difference_cells(rows),
+            f"above {BASELINE}": count.where(rows["estimate"].notna(), EMPTY),
+        }
+    )
+    caption = (
+        f"The mean over the {models} models, which are fixed: the interval is over new questions and seeds, not over new "
+        f"models. {AXES_CAPTION} {VERDICTS} Above {BASELINE}: in how many pairs of model and seed. "
+        f"Methods that are not significantly above {START} stand last. Empty: one model only, or a run is missing."
+    )
+    return frame, caption
+
+
+def recovered(both_axes: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Both axes and the share recovered, best taught first within each model."""
+    table = by_rank(both_axes[~both_axes["method"].isin([BASELINE, CEILING])])
+    idle = table["teaches"] == False  # noqa: E712 (may be empty)
     frame = pd.DataFrame(
         {
             "model": table["model"],
             "method": table["method"],
-            "recovered": table["estimate"].map(signed),
-            "95 % interval": [
-                interval(low, high, plus=True) for low, high in zip(table["low"], table["high"], strict=True)
-            ],
+            **_axes_columns(table),
+            "recovered": table["recovered"].map(signed).mask(idle, EMPTY),
+            "95 % interval": _intervals(table, "recovered_", plus=True).mask(idle, EMPTY),
         }
     )
     caption = (
-        f"Share of the way from {baseline} (0) to {ceiling} (1) of the average score, with Fieller's 95 % interval. Negative: "
-        f"worse than {baseline}. Empty: a run is missing, or {ceiling} is not significantly better than {baseline}."
+        f"{AXES_CAPTION} Recovered: share of the way from {BASELINE} (0) to {CEILING} (1), with Fieller's 95 % interval. "
+        f"Negative: worse than {BASELINE}. Left out where {CEILING} is not significantly better than {BASELINE}, where a run "
+        f"is missing, and for methods that are not significantly above {START}: keeping {START} as it was recovers nothing, "
+        "so these stand last. recovered.csv has the share of all."
     )
     return frame, caption
 
@@ -123,18 +189,23 @@ def deviations(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 def selection(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Means over seeds, the whole training; a column a kind of noise."""
     whole = table[table["phase"] == "all"]
-    every = (
-        whole[whole["kind"] == "all"].groupby(["model", "method"], sort=False)[["auc", "precision", "recall"]].mean()
-    )
+    named = {"auc_kinds": "AUC by kind", "auc": "AUC", "precision": "precision", "recall": "recall"}
+    if whole.get("teaching_kept", pd.Series(dtype=float)).notna().any():
+        named["teaching_kept"] = "teaching kept"
+    every = whole[whole["kind"] == "all"].groupby(["model", "method"], sort=False)[list(named)].mean()
     kinds = whole[whole["kind"] != "all"].groupby(["model", "method", "kind"], sort=False)["kept"].mean().unstack()
     kinds = kinds[list(dict.fromkeys(whole.loc[whole["kind"] != "all", "kind"]))]
     kinds.columns = [f"{kind.replace('_', ' ')} kept" for kind in kinds.columns]
-    frame = every.join((100 * kinds).map(lambda share: number(share, 1)))
-    frame["auc"] = frame["auc"].map(number)
-    frame[["precision", "recall"]] = (100 * frame[["precision", "recall"]]).map(lambda share: number(share, 1))
+    frame = every.rename(columns=named).join(kinds)
+    counts = [column for column in frame.columns if not column.startswith("AUC")]
+    frame[counts] = (100 * frame[counts]).map(lambda share: number(share, 1))
+    frame[["AUC by kind", "AUC"]] = frame[["AUC by kind", "AUC"]].map(number)
     caption = (
-        "What was selected over the whole training, mean over runs. AUC: how often a clean token scores above a noise token of "
-        "its sample (0.5 = by chance). Precision: share of kept tokens that are clean, recall: share of clean tokens kept, "
-        "then the share of each kind of noise that was kept; percent."
+        "What was selected over the whole training, mean over runs. AUC: how often a clean token scores above a noise token "
+        "of its sample (0.5 = by chance). AUC by kind: the mean of the kinds' AUCs, without tokens that are clean in every "
+        "sample where these are known; a method may find the harmful kinds and still have a low AUC, because harmless kinds "
+        "have more tokens. Percent: precision, share of kept tokens that are clean; recall, share of clean tokens kept; "
+        "teaching kept, share kept of the clean tokens that the prompt does not give away; then the share of each kind of "
+        "noise that was kept."
     )
-    return frame.reset_index().rename(columns={"auc": "AUC"}), caption
+    return frame.reset_index(), caption

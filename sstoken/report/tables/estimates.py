@@ -6,7 +6,7 @@ A cell whose runs are not all there is empty, never an average over what there i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 
 import numpy as np
 import pandas as pd
@@ -15,13 +15,24 @@ from sstoken.report.question_scores import AVERAGE, ModelRuns
 from sstoken.report.statistics import Estimates, estimate, holm, mcnemar, recovered
 
 ALPHA = 0.05
+TIE = 0.005
+"""Percent points; scores that differ by less are written alike."""
 KEY = ["model", "method", "benchmark"]
 ESTIMATE = ["estimate", "low", "high"]
 AVERAGES = [*KEY, "runs", *ESTIMATE]
-DIFFERENCES = ["model", "method", "against", "benchmark", *ESTIMATE, "p", "p_holm", "significant", "mde"]
+PAIR = ["model", "method", "against", "benchmark"]
+DIFFERENCES = [*PAIR, *ESTIMATE, "p", "p_holm", "significant", "mde", "p_equivalent", "equivalent"]
+POOLED = [*DIFFERENCES, "above", "pairs"]
 RECOVERED = ["model", "method", *ESTIMATE]
+AXES = [
+    "model", "method", "taught", "taught_low", "taught_high", "teaches", "lost", "lost_low", "lost_high", "recovered",
+    "recovered_low", "recovered_high",
+]  # fmt: skip
 MCNEMAR = ["model", "method", "against", "benchmark", "run", "only_method", "only_against", "p"]
-BOUNDS = ("oracle", "clean")  # they know what is noise: no contestants for the best score
+ALL_MODELS = "all models"
+START, BASELINE, CEILING = "base", "full", "oracle"
+"""Untrained, trained on every token, trained on every token that is not noise."""
+BOUNDS = (CEILING, "clean")  # they know what is noise: no contestants for the best score
 
 
 @dataclass(frozen=True)
@@ -34,11 +45,11 @@ class ModelTables:
     mcnemar: pd.DataFrame
 
 
-def model_tables(runs: ModelRuns, columns: dict[str, str], *, baseline: str, ceiling: str) -> ModelTables:
+def model_tables(runs: ModelRuns, columns: dict[str, str]) -> ModelTables:
     """Every table that needs one model's questions.
 
     Args:
-        columns: benchmark -> display name. baseline, ceiling: methods between which ``recovered`` measures.
+        columns: benchmark -> display name.
     """
     titles = [columns[name] for name in runs.benchmarks] + [AVERAGE]
     cells = with_average(len(runs.benchmarks))
@@ -46,7 +57,7 @@ def model_tables(runs: ModelRuns, columns: dict[str, str], *, baseline: str, cei
     return ModelTables(
         averages=averages(runs, titles, cells),
         differences=_difference_rows(runs, titles, pairs, found),
-        recovered=_recovered(runs, cells[-1], baseline, ceiling),
+        recovered=_recovered(runs, cells[-1]),
         mcnemar=_mcnemar(runs, titles, pairs),
     )
 
@@ -96,7 +107,7 @@ def _difference_rows(runs: ModelRuns, titles: list[str], pairs, found: Estimates
             p[:, task] = mcnemar(scores[:, 0] > 0)[1][tuple(np.transpose(pairs))]
     names = {"method": [runs.methods[i] for i, _ in pairs], "against": [runs.methods[j] for _, j in pairs]}
     frame = _long(runs.model, names, titles, found.value, low, high)
-    return frame.assign(p=p.ravel(), mde=found.detectable().ravel())
+    return frame.assign(p=p.ravel(), mde=found.detectable().ravel(), p_equivalent=found.equivalence_p().ravel())
 
 
 def _exact(scores: np.ndarray, clusters: np.ndarray) -> bool:
@@ -118,43 +129,118 @@ def _mcnemar(runs: ModelRuns, titles: list[str], pairs) -> pd.DataFrame:
     return concat(parts, MCNEMAR)
 
 
-def _recovered(runs: ModelRuns, average_B: np.ndarray, baseline: str, ceiling: str) -> pd.DataFrame:
+def _recovered(runs: ModelRuns, average_B: np.ndarray) -> pd.DataFrame:
     """model, method, estimate, low, high: share of the way from baseline to ceiling, of the average."""
-    if not {baseline, ceiling} <= set(runs.methods):
+    if not {BASELINE, CEILING} <= set(runs.methods):
         return pd.DataFrame(columns=RECOVERED)
-    share, low, high = recovered(runs, average_B, baseline, ceiling)
+    share, low, high = recovered(runs, average_B, BASELINE, CEILING)
     frame = pd.DataFrame({"model": runs.model, "method": runs.methods, "estimate": share, "low": low, "high": high})
-    return frame[~frame["method"].isin([baseline, ceiling])]
+    return frame[~frame["method"].isin([BASELINE, CEILING])]
 
 
 def differences(parts: list[pd.DataFrame], models: list[str], methods: list[str], titles: list[str]) -> pd.DataFrame:
-    """model, method, against, benchmark, estimate, low, high, p, p_holm, significant, mde: every ordered pair of methods.
+    """Columns ``DIFFERENCES``: every ordered pair of methods.
 
+    significant: the difference is not 0.  equivalent: it is within ± ``MARGIN``, both at 5 % after Holm's correction.
     The rows with one ``against`` are one table.  Holm's families: its averages (models x methods), and its benchmarks.
     """
-    frame = concat(parts, DIFFERENCES)
+    frame = concat(parts, [c for c in DIFFERENCES if c not in ("p_holm", "significant", "equivalent")])
     family = [frame["against"], frame["benchmark"] == AVERAGE]
-    adjusted = frame.groupby(family)["p"].transform(lambda p: holm(p.to_numpy()))
-    frame = frame.assign(p_holm=adjusted, significant=adjusted <= ALPHA)
+
+    def adjusted(column: str) -> pd.Series:
+        return frame.groupby(family)[column].transform(lambda p: holm(p.to_numpy()))
+
+    differ, level = adjusted("p"), adjusted("p_equivalent")
+    frame = frame.assign(p_holm=differ, significant=differ <= ALPHA, equivalent=level <= ALPHA)
     keys = {"against": methods, "model": models, "method": methods, "benchmark": titles}
     frame = complete(frame[DIFFERENCES], keys)
     return frame[frame["method"] != frame["against"]].reset_index(drop=True)
 
 
+def verdict(row: pd.Series) -> str:
+    """Of a row of differences: better, worse, level (within ± ``MARGIN``), open (none of these is shown); "" if empty."""
+    if pd.isna(row["estimate"]):
+        return ""
+    if bool(row["significant"]):
+        return "better" if row["estimate"] > 0 else "worse"
+    return "level" if bool(row["equivalent"]) else "open"
+
+
+def pooled_differences(
+    models: list[ModelRuns], whole: ModelRuns, part: pd.DataFrame, methods: list[str], titles: list[str]
+) -> pd.DataFrame:
+    """Columns ``POOLED``: the differences of the mean over models, Holm's families as within one model.
+
+    Args:
+        models: the single models' runs. whole: those of ``pooled``. part: its rows of ``model_tables``.
+
+    Returns:
+        above, pairs: in how many of how many pairs of model and seed the method's score is above the other's.
+    """
+    frame = differences([part], [ALL_MODELS], methods, titles)
+    cells = with_average(len(whole.benchmarks))
+    values = []
+    for runs in models:
+        rows = [runs.methods.index(method) for method in whole.methods]
+        mean_BMS = np.array([scores[rows].mean(axis=2) for scores in runs.scores])
+        values.append(np.einsum("cb,bms->msc", cells, mean_BMS))
+    value_MPC = np.concatenate(values, axis=1)
+    rows = []
+    for i, j in permutations(range(len(whole.methods)), 2):
+        above_C = (value_MPC[i] - value_MPC[j] > TIE).sum(axis=0)
+        rows += [(whole.methods[i], whole.methods[j], titles[c], above_C[c]) for c in range(len(titles))]
+    counts = pd.DataFrame(rows, columns=["method", "against", "benchmark", "above"])
+    frame = frame.merge(counts.assign(pairs=value_MPC.shape[1]), how="left", on=["method", "against", "benchmark"])
+    return frame.astype({"above": "Int64", "pairs": "Int64"})[POOLED]
+
+
+def axes(pairs: pd.DataFrame, share: pd.DataFrame, models: list[str], methods: list[str]) -> pd.DataFrame:
+    """Columns ``AXES``: what training taught (method - base), what noise took (oracle - method), and the share recovered.
+
+    All of the average, in percent points.  teaches: significantly above the base; empty where there is no base.
+
+    Args:
+        pairs: ``differences``. share: ``recovered``.
+    """
+    average = pairs[pairs["benchmark"] == AVERAGE]
+    taught = average[average["against"] == START].assign(taught=average["estimate"])
+    taught = taught.assign(teaches=(taught["significant"] == True) & (taught["taught"] > 0))  # noqa: E712 (may be empty)
+    taught = taught.rename(columns={"low": "taught_low", "high": "taught_high"}).dropna(subset="taught")
+    lost = average[average["method"] == CEILING].drop(columns="method").rename(columns={"against": "method"})
+    lost = lost.rename(columns={"estimate": "lost", "low": "lost_low", "high": "lost_high"})
+    share = share.rename(columns={"estimate": "recovered", "low": "recovered_low", "high": "recovered_high"})
+    key = ["model", "method"]
+    frame = pd.DataFrame([(model, method) for model in models for method in methods], columns=key)
+    for part, prefix in ((taught, "taught"), (lost, "lost"), (share, "recovered")):
+        columns = [c for c in AXES if c.startswith(prefix) or (c == "teaches" and prefix == "taught")]
+        frame = frame.merge(part[key + columns], how="left", on=key)
+    return frame[AXES]
+
+
+def by_rank(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of ``axes``: within each model the methods that teach, most first; then those that leave the base as it was,
+    or harm it; then those of which nothing is known."""
+    group = (table["teaches"] != True).astype(int) + table["taught"].isna()  # noqa: E712 (may be empty)
+    place = table["model"].map({model: n for n, model in enumerate(dict.fromkeys(table["model"]))})
+    keyed = table.assign(_place=place, _group=group, _taught=-table["taught"].astype(float))
+    return keyed.sort_values(["_place", "_group", "_taught"], kind="stable")[list(table.columns)]
+
+
 def leads(averages: pd.DataFrame, differences: pd.DataFrame, contestants: list[str]) -> pd.DataFrame:
     """model, benchmark, method (the best), runner_up, estimate, low, high, p, p_holm, significant: bold or not in Table 1.
 
+    Where the best two have the same score there is no best, and no row.
     Best and runner-up are picked by the same scores, yet the test of their difference keeps its level (Gutmann & Maymin
     1987, "Is the selected population the best?").  Holm's families: the averages, and the benchmarks.
     """
     rows = []
     ranked = averages[averages["method"].isin(contestants) & averages["estimate"].notna()]
     for (model, benchmark), group in ranked.groupby(["model", "benchmark"], sort=False):
-        best = group.sort_values("estimate", ascending=False, kind="stable")["method"].tolist()
-        if len(best) > 1:
-            rows.append((model, benchmark, *best[:2]))
+        best = group.sort_values("estimate", ascending=False, kind="stable").head(2)
+        if len(best) > 1 and best["estimate"].iloc[0] - best["estimate"].iloc[1] > TIE:
+            rows.append((model, benchmark, *best["method"]))
     frame = pd.DataFrame(rows, columns=["model", "benchmark", "method", "runner_up"])
-    known = differences.rename(columns={"against": "runner_up"}).drop(columns=["p_holm", "significant"])
+    known = differences[[*PAIR, *ESTIMATE, "p", "mde"]].rename(columns={"against": "runner_up"})
     frame = frame.merge(known, how="left", on=["model", "benchmark", "method", "runner_up"])
     adjusted = frame.groupby(frame["benchmark"] == AVERAGE)["p"].transform(lambda p: holm(p.to_numpy()))
     return frame.assign(p_holm=adjusted, significant=adjusted <= ALPHA)
@@ -172,8 +258,9 @@ def complete(frame: pd.DataFrame, keys: dict[str, list[str]]) -> pd.DataFrame:
     return frame.set_index(list(keys)).reindex(index).reset_index()[frame.columns]
 
 
-def main_table(averages: pd.DataFrame, titles: list[str]) -> pd.DataFrame:
-    """Table 1, wide: model, method, runs, and for each benchmark and the average its mean, ``… low`` and ``… high``."""
+def main_table(averages: pd.DataFrame, titles: list[str], both_axes: pd.DataFrame) -> pd.DataFrame:
+    """Table 1, wide: model, method, runs, for each benchmark and the average its mean, ``… low`` and ``… high``, and the
+    columns of ``axes`` but for the share recovered."""
     wide = averages.pivot(index=["model", "method"], columns="benchmark", values=["estimate", "low", "high"])
     wide = wide.reindex(pd.MultiIndex.from_frame(averages[["model", "method"]].drop_duplicates()))
     runs = averages.drop_duplicates(["model", "method"]).set_index(["model", "method"])["runs"]
@@ -184,7 +271,8 @@ def main_table(averages: pd.DataFrame, titles: list[str]) -> pd.DataFrame:
             f"{title} low": wide["low", title],
             f"{title} high": wide["high", title],
         }
-    return pd.DataFrame(parts, index=wide.index).reset_index()
+    shown = both_axes[[c for c in AXES if not c.startswith("recovered")]]
+    return pd.DataFrame(parts, index=wide.index).reset_index().merge(shown, how="left", on=["model", "method"])
 
 
 def ablation_table(ablations: list[dict], found: pd.DataFrame) -> pd.DataFrame:

@@ -19,13 +19,16 @@ from pathlib import Path
 from typing import Literal
 
 from sstoken.records.documents import read_yaml
-from sstoken.selection import Scorer
-from sstoken.selection.contract import SIGNALS, STATIC_SIGNALS, kind_of
+from sstoken.selection import Chooser, Scorer
+from sstoken.selection.contract import FROM_LOGITS, SIGNALS, STATIC_SIGNALS, kind_of
 
 METHODS_FILE = Path(__file__).parent / "methods.yaml"
 TRACKS_FILE = Path(__file__).parent / "tracks.yaml"
 
 OWN_HISTORY = ("ema", "checkpoint")
+
+UNTRAINED = ("base", "unconditional")
+"""Labels of losses that need no run: of the base on the data, and on its responses without their prompts."""
 
 
 class MethodError(ValueError):
@@ -41,6 +44,7 @@ class Method:
     keep_ratio: ρ, kept share of response tokens, in [0, 1].
     scope: rank within the sample, the micro-batch or the data set (with ``parts``: the part).
     rounding: of ρ·n. ssToken: ceil; TokenCleaning: floor.
+    references: name -> weights that give ``reference_loss:name``, like ``reference``, for methods with several.
     reference: weights that give ``reference_loss``: "reference", "previous" (the chain itself, needs parts > 1), or
         another method of the grid (same model and seed).
     history: weights that give ``history_loss``: "base"; "ema" or "checkpoint" of the run itself; "reference", or another
@@ -49,12 +53,14 @@ class Method:
     history_steps: a "checkpoint" history is the run's own weights as they were at the last multiple of so many steps.
     parts: the data is cut in so many parts, each trained on from the one before; part 0 in full.
     data: which data set of the configuration is trained on.
-    normalisation: "tokens" (kept tokens of the global batch), "samples" (each sample's mean, then their mean; the
-        paper's Eq. 11), "micro-batch" (mean over each micro-batch's kept tokens, averaged over accumulation and ranks;
-        the release).
+    normalisation: what the sum of weighted losses is divided by.  "tokens": kept tokens of the global batch; "samples":
+        each sample's kept tokens, then the number of samples (ssToken's Eq. 11); "response": all response tokens of
+        the global batch, kept or not; "micro-batch": each micro-batch's kept tokens, then the number of micro-batches
+        (the releases).
     attention_layer: "shallow" (first), "middle", "deep" (last, as in the release), or an index from 0.
-    prompt: "positions" (all that is not response) or "leading" (only what stands before the first response token: the
-        release, wrong for multi-turn).
+    prompt: "positions" (all that is not response) or "leading" (ssToken's release: the count of all that is not response
+        is taken for the prompt's length; what lies behind it is ranked, a response token before it always kept).
+    anchor: ``{weights: base, weight: λ}`` adds ``λ·KL(base ‖ θ)`` at every response token, base = the adapter off.
     random_seed: of the uniform draw; None = the run's seed (the release: 42).
     learning_rate_factor: of the recipe's learning rate.
     steps_factor: of the recipe's steps; 0.5 trains on the first half of what the others train on.
@@ -69,15 +75,17 @@ class Method:
     scope: Literal["sample", "batch", "dataset"] = "sample"
     rounding: Literal["ceil", "floor"] = "ceil"
     reference: str = "reference"
+    references: dict[str, str] = field(default_factory=dict, hash=False)
     history: str = "base"
     history_decay: float = 0.99
     history_steps: int = 20
     parts: int = 1
     data: str = "train"
-    normalisation: Literal["tokens", "samples", "micro-batch"] = "tokens"
+    normalisation: Literal["tokens", "samples", "response", "micro-batch"] = "tokens"
     attention_layer: str | int = "deep"
     prompt: Literal["positions", "leading"] = "positions"
     random_seed: int | None = None
+    anchor: dict | None = field(default=None, hash=False)
     learning_rate_factor: float = 1.0
     steps_factor: float = 1.0
     kind: Literal["mask", "weight", "rows", "bound", "control"] | None = field(default=None, compare=False)
@@ -91,16 +99,44 @@ class Method:
             if not 0 < getattr(self, factor) <= 1:
                 raise MethodError(f"method {self.name}: {factor} must lie in (0, 1], not {getattr(self, factor)}")
         if self.kind is None:
-            derived = "control" if self.scorer is None else "weight" if self.scorer.weighs else "mask"
+            derived = "weight" if self.scorer and self.scorer.weighs else "mask"
+            derived = "rows" if self.chooses else "control" if self.scorer is None else derived
             object.__setattr__(self, "kind", derived)
         unknown = {s for s in self.needs if kind_of(s) not in SIGNALS}
         if unknown:
             raise MethodError(f"method {self.name}: unknown signal {sorted(unknown)}; known: {', '.join(SIGNALS)}")
+        if self.anchor is not None:
+            weight = self.anchor.get("weight")
+            if self.anchor.keys() != {"weights", "weight"} or self.anchor["weights"] != "base" or not weight > 0:
+                raise MethodError(
+                    f"method {self.name}: anchor must be {{weights: base, weight: a positive number}}, not {self.anchor}"
+                )
+            if self.normalisation not in ("response", "micro-batch"):
+                raise MethodError(
+                    f"method {self.name}: an anchor holds at every response token: use normalisation 'response', or "
+                    "'micro-batch'"
+                )
+        named = {s.partition(":")[2] for s in self.needs if ":" in s}
+        if named != self.references.keys():
+            raise MethodError(
+                f"method {self.name}: needs weights for the references {', '.join(sorted(named)) or 'none'}; "
+                f"`references` names {', '.join(sorted(self.references)) or 'none'}"
+            )
         if self.scope == "dataset" and not self.static:
-            dynamic = ", ".join(sorted(s for s in self.needs if kind_of(s) not in STATIC_SIGNALS))
+            dynamic = ", ".join(sorted(s for s in self.scorer.scored_by if kind_of(s) not in STATIC_SIGNALS))
             raise MethodError(
                 f"method {self.name}: scope 'dataset' ranks all tokens before the first step, but its scores need "
                 f"{dynamic}, known only at each step; use scope 'sample' or 'batch'"
+            )
+        if self.prompt == "leading" and (self.static or self.scope != "sample" or self.scorer.weighs):
+            raise MethodError(
+                f"method {self.name}: prompt 'leading' is ssToken's release, which ranks at each step, within the sample, "
+                "without weights"
+            )
+        if not self.counted and self.normalisation == "tokens":
+            raise MethodError(
+                f"method {self.name}: how many tokens are kept is known only once they are scored, so the global batch's "
+                "kept tokens cannot be divided by; use normalisation 'response', 'samples' or 'micro-batch'"
             )
         if self.history_steps < 1:
             raise MethodError(f"method {self.name}: history_steps must be at least 1, not {self.history_steps}")
@@ -118,12 +154,34 @@ class Method:
     @property
     def static(self) -> bool:
         """The mask is known before the first step."""
-        return {kind_of(s) for s in self.needs} <= STATIC_SIGNALS
+        return {kind_of(s) for s in (self.scorer.scored_by if self.scorer else ())} <= STATIC_SIGNALS
+
+    @property
+    def chooses(self) -> bool:
+        """Rows are chosen before the step."""
+        return isinstance(self.scorer, Chooser)
+
+    @property
+    def counted(self) -> bool:
+        """How many tokens are kept is known before the step."""
+        return self.static or (self.scorer.keep_above is None and self.prompt == "positions")
+
+    @property
+    def reads_logits(self) -> bool:
+        """Scores or weights need every response token's logits."""
+        return self.trains and (self.scorer.weighs or self.anchor is not None or bool(self.needs & FROM_LOGITS))
+
+    @property
+    def pools(self) -> bool:
+        """What is trained depends on which samples share a micro-batch."""
+        if not self.trains:
+            return False
+        return self.scorer.pools or self.scope == "batch" or self.normalisation == "micro-batch"
 
     @property
     def keeps_all(self) -> bool:
         """Every response token counts the same, whatever its score: the method trains in full."""
-        if not self.trains or self.scorer.keep_above is not None or self.scorer.weighs:
+        if not self.trains or self.scorer.keep_above is not None or self.scorer.weighs or self.chooses or self.anchor:
             return False
         return self.keep_ratio == 1 and self.parts == 1
 
@@ -131,6 +189,8 @@ class Method:
     def weights(self) -> dict[str, str]:
         """Which frozen weights each loss signal comes from; those that a run computes by itself are left out."""
         wanted = {"base_loss": "base", "reference_loss": self.reference, "history_loss": self.history}
+        wanted["unconditional_loss"] = "unconditional"
+        wanted |= {f"reference_loss:{name}": weights for name, weights in self.references.items()}
         return {s: w for s, w in wanted.items() if s in self.needs and w not in (*OWN_HISTORY, "previous")}
 
     @property

@@ -57,6 +57,18 @@ def test_questions_about_one_passage_share_a_cluster(model, tokenizer, data):
     assert clusters[0::2] == clusters[1::2] and len(set(clusters)) == 5
 
 
+def test_questions_about_one_entity_share_a_cluster_in_all_benchmarks(model, tokenizer, data):
+    for path in (data / "logiqa/test.jsonl", data / "tydiqa/validation.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        named = [row | ({"cluster": f"person {n // 3}"} if n < 6 else {}) for n, row in enumerate(rows)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in named))
+    samples = evaluate(model, tokenizer, [LOGIQA, TYDIQA], SETTINGS, data_root=data).samples
+    clusters = [part["cluster_id"].tolist() for _, part in samples.groupby("benchmark")]
+    assert clusters[0][:6] == clusters[1][:6] == ["entity/person 0"] * 3 + ["entity/person 1"] * 3
+    assert clusters[0][6] == clusters[0][7] != clusters[0][8], "questions without an entity still share their passage"
+    assert not set(clusters[0][6:]) & set(clusters[1][6:])
+
+
 def test_a_rerun_is_identical_and_a_limit_is_its_beginning(model, tokenizer, data):
     first, again = (evaluate(model, tokenizer, [LOGIQA, TYDIQA], SETTINGS, data_root=data) for _ in range(2))
     assert first.samples.equals(again.samples) and first.scores == again.scores

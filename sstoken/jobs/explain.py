@@ -1,0 +1,127 @@
+"""The heat map alone: which tokens of a few rows each method would keep, by what a model and a reference say. No training."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from sstoken.data import read_rows, tokenize
+from sstoken.experiment.audited import auditable
+from sstoken.jobs.audit import shown_sample
+from sstoken.models.load import Weights, load_tokenizer
+from sstoken.models.sources import materialise
+from sstoken.models.table import load_models
+from sstoken.records.documents import ConfigError, pick
+from sstoken.report.audit_page import terminal, write_audit_page
+from sstoken.selection.methods import Method, load_methods
+from sstoken.training.audit import Auditor, look
+from sstoken.training.collate import PackedCollator
+from sstoken.training.dataset import SelectionDataset, uniform_signal
+from sstoken.training.packing import packed_attention
+from sstoken.training.reference_losses import compute_losses
+
+MODELS_FILE = "sstoken/models/models.tsv"
+NOTE = (
+    "Nothing was trained: the current model is the model before fine-tuning. REL (history minus current) is therefore 0 for "
+    "every token, and methods that rank by REL alone keep the earliest tokens."
+)
+
+
+def explain(
+    rows: Sequence[str],
+    *,
+    model: str,
+    methods: Sequence[str],
+    reference: str | None = None,
+    out: Path | None = None,
+    limit: int = 5,
+    template: str = "tulu",
+    max_length: int = 2048,
+    seed: int = 0,
+    colour: bool = False,
+) -> str:
+    """The samples as text for a terminal; with ``out`` also as one HTML file.
+
+    Args:
+        rows: files of rows, in any form that a data set may have. model, reference: a folder, or a name of models.tsv.
+        methods: names of entries; a method that needs a reference is refused without one. limit: rows shown.
+
+    Raises:
+        ConfigError: no such model, no such method, or a method that cannot be explained without training.
+    """
+    known = load_methods()
+    asked = list(pick("method", list(methods), known, "methods.yaml").values())
+    taken, refused = auditable(asked)
+    if reference is None:
+        without = {
+            m.name: "it needs a reference model: give one with --reference" for m in taken if _needs_reference(m)
+        }
+        refused |= without
+        taken = [m for m in taken if m.name not in without]
+    if not taken:
+        raise ConfigError("nothing to explain: " + "; ".join(f"{name}: {why}" for name, why in refused.items()))
+    with tempfile.TemporaryDirectory() as scratch:
+        base = folder_of(model, Path(scratch) / "model")
+        tokenizer = load_tokenizer(base)
+        found, _ = read_rows(list(rows), on_bad_row="stop", limit=limit)
+        data, _ = tokenize(found, tokenizer, template=template, max_length=max_length, on_bad_row="drop")
+        own = Weights(base).load(dtype="float32")
+        signals = {"base_loss": compute_losses(own, data)}
+        signals |= {"history_loss": signals["base_loss"], "uniform": uniform_signal(len(signals["base_loss"]), seed)}
+        if reference is not None:
+            other = Weights(folder_of(reference, Path(scratch) / "reference")).load(dtype="float32")
+            signals["reference_loss"] = compute_losses(other, data)
+        if data.truth is not None:
+            signals["truth"] = data.truth[data.response_mask]
+        wanted = {name for method in taken for name in method.needs} | {"uniform"}
+        dataset = SelectionDataset(data, {name: value for name, value in signals.items() if name in wanted})
+        records = verdicts(own, taken, dataset)
+    samples = [shown_sample(data, index, records, tokenizer) for index in range(len(data))]
+    if out is not None:
+        about = f"{len(data)} rows as {Path(model).name} reads them. {NOTE}"
+        write_audit_page(
+            out, title="Which tokens would be kept?", about=about, tables=[], samples=samples, refused=refused
+        )
+    lines = [terminal(sample, colour=colour) for sample in samples]
+    return "\n\n".join([*lines, *(f"not shown: {name}, since {why}" for name, why in refused.items()), NOTE]) + "\n"
+
+
+def _needs_reference(method: Method) -> bool:
+    return any(name.startswith("reference_loss") for name in method.needs)
+
+
+def verdicts(model: torch.nn.Module, methods: list[Method], dataset: SelectionDataset) -> dict[str, dict]:
+    """method -> ``score`` [R] and ``keep`` [R] with the model as it stands, a sample at a time."""
+    auditor = Auditor.of(methods, dataset)
+    collate = PackedCollator()
+    with packed_attention(model), torch.no_grad():
+        for index in range(len(dataset)):
+            signals = look(model, collate([dataset[index]]), auditor)[1]
+            # the same pass for both: of two, the difference would be nothing but rounding, and min-max would stretch it
+            history = signals.history_loss if signals.history_loss is None else signals.loss
+            auditor.score(replace(signals, history_loss=history))
+    return {name: {key: value.numpy() for key, value in found.items()} for name, found in auditor.record.items()}
+
+
+def folder_of(name: str, scratch: Path) -> Path:
+    """A model's folder: the one named, or that of a row of models.tsv, brought in.
+
+    Raises:
+        ConfigError: neither a folder with a config.json nor a name of the table.
+    """
+    if (Path(name) / "config.json").exists():
+        return Path(name)
+    table = load_models(MODELS_FILE)
+    if name not in table:
+        raise ConfigError(f"{name}: neither a folder with a config.json nor a model of the table ({', '.join(table)})")
+    materialise(table[name], scratch)
+    return scratch
+
+
+def wants_colour() -> bool:
+    return sys.stdout.isatty()

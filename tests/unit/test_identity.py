@@ -1,0 +1,212 @@
+"""Names of results: what counts, and what does not."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sstoken.records import identity
+from sstoken.records.identity import (
+    STAGES,
+    ChangedMeanwhile,
+    Ticket,
+    changes,
+    closure,
+    code_of,
+    code_sha256,
+    name_of,
+    scorer_code,
+    versions_of,
+)
+from sstoken.records.provenance import Cost, Record
+from sstoken.selection.methods import scorers
+
+SOURCE = '''
+"""What this is."""
+import math
+
+# the gain
+GAIN = 2.0
+
+
+class Scorer:
+    """A scorer."""
+
+    weight: float = 0.5
+    """A share."""
+
+    def score(self, loss, reference):
+        """Their difference."""
+        return GAIN * (loss - reference)  # nats
+
+
+def empty():
+    """Nothing to do."""
+'''
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("# the gain", "# how much it counts"),
+        ("  # nats", ""),
+        ('"""Their difference."""', '"""Loss minus reference."""'),
+        ('        """Their difference."""\n', ""),
+        ('    """A share."""\n', ""),
+        ('"""What this is."""\n', ""),
+        ("GAIN * (loss - reference)", "(GAIN\n            * (loss-reference))"),
+        ("2.0", "2.00"),
+        ('"""Nothing to do."""', '"""Still nothing."""'),
+    ],
+)
+def test_what_code_says_to_people_does_not_count(before, after):
+    assert before in SOURCE
+    assert code_sha256(SOURCE.replace(before, after)) == code_sha256(SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("loss - reference", "reference - loss"),
+        ("2.0", "2"),
+        ("2.0", "2.5"),
+        ("weight: float = 0.5", "weight: float = 0.6"),
+        ("self, loss, reference", "self, reference, loss"),
+        ("import math", "import cmath"),
+        ("def score", "def scores"),
+        ("return GAIN", "yield GAIN"),
+    ],
+)
+def test_what_code_does_counts(before, after):
+    assert before in SOURCE
+    assert code_sha256(SOURCE.replace(before, after)) != code_sha256(SOURCE)
+
+
+def test_text_that_is_a_value_counts():
+    assert code_sha256('mode = "sum"') != code_sha256('mode = "mean"')
+    assert code_sha256('call("sum")') != code_sha256('call("mean")')
+
+
+@given(
+    st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5) | st.none() | st.booleans(), max_size=6)
+)
+def test_the_order_of_settings_does_not_count(settings):
+    turned = dict(reversed(settings.items()))
+    assert name_of(settings) == name_of(turned)
+    assert name_of({**settings, "one more": 1}) != name_of(settings)
+
+
+def ticket_of(folder: Path, **changed) -> Ticket:
+    data = folder / "tokens.json"
+    if not data.exists():
+        data.write_text(json.dumps({"content": "aa", "truth": "bb"}))
+    parts = {"training.learning_rate": 0.1, "seed": 0, "code sstoken/records/files.py": code("records/files.py")}
+    needs = {"tokens": (changed.pop("tokens", "t1"), str(data), changed.pop("key", "content"))}
+    return Ticket(changed.pop("stage", "train"), parts | changed, needs)
+
+
+def code(name: str) -> str:
+    return identity.file_code(identity.PACKAGE / name)
+
+
+def test_each_part_moves_a_ticket(tmp_path):
+    names = {
+        ticket_of(tmp_path).name,
+        ticket_of(tmp_path, seed=1).name,
+        ticket_of(tmp_path, **{"training.learning_rate": 0.2}).name,
+        ticket_of(tmp_path, tokens="t2").name,
+        ticket_of(tmp_path, stage="losses").name,
+        ticket_of(tmp_path, more=None).name,
+    }
+    assert len(names) == 6
+
+
+def test_an_identity_is_of_content_and_a_ticket_of_what_made_it(tmp_path):
+    before, after = ticket_of(tmp_path), ticket_of(tmp_path, tokens="made by newer code")
+    assert before.name != after.name and before.identity == after.identity
+    of_content, of_truth = before.identity, ticket_of(tmp_path, key="truth").identity
+    assert of_content != of_truth
+    (tmp_path / "tokens.json").write_text(json.dumps({"content": "cc", "truth": "bb"}))
+    assert ticket_of(tmp_path).identity != of_content
+    assert ticket_of(tmp_path, key="truth").identity == of_truth
+
+
+def stored(folder: Path, ticket: Ticket) -> Path:
+    (folder / "weights").write_text("w")
+    Record(Cost("train"), {"files": ["weights"], **ticket.details()}).write(folder / "run.json")
+    return folder / "run.json"
+
+
+def test_a_finished_result_is_found_and_gets_the_new_ticket(tmp_path):
+    record = stored(tmp_path, before := ticket_of(tmp_path))
+    assert before.finished(record) and not ticket_of(tmp_path, seed=1).finished(record)
+    after = ticket_of(tmp_path, tokens="made by newer code")
+    assert changes(json.loads(record.read_text()), after) == ["tokens"]
+    assert after.finished(record)
+    assert changes(json.loads(record.read_text()), after) == []
+    (tmp_path / "weights").unlink()
+    assert not after.finished(record)
+
+
+def test_changes_are_named(tmp_path):
+    record = json.loads(stored(tmp_path, ticket_of(tmp_path)).read_text())
+    now = ticket_of(tmp_path, seed=1, **{"code sstoken/records/files.py": "other", "file rows.jsonl": "x"})
+    assert changes(record, now) == ["seed: 0 -> 1", "code sstoken/records/files.py", "file rows.jsonl"]
+    del record["ticket"]
+    assert changes(record, now) == ["made by an older version"]
+
+
+def test_what_changes_while_a_workflow_runs_is_refused(tmp_path):
+    ticket_of(tmp_path).check()
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}\n")
+    known = identity.sha256_file(rows)[: identity.LENGTH]
+    ticket_of(tmp_path, **{f"file {rows}": known}).check()
+    rows.write_text("{ }\n")
+    with pytest.raises(ChangedMeanwhile, match=r"rows\.jsonl was changed"):
+        ticket_of(tmp_path, **{f"file {rows}": known}).check()
+    with pytest.raises(ChangedMeanwhile, match=r"files\.py was changed"):
+        ticket_of(tmp_path, **{"code sstoken/records/files.py": "before"}).check()
+
+
+def test_a_stage_names_code_that_is_there_and_libraries():
+    for stage, code in STAGES.items():
+        assert code_of(stage), stage
+        for module in (*code.entries, *code.leave_out):
+            assert identity._file_of(module.rstrip(".")), f"{stage}: {module}"
+        assert all(value for value in versions_of(stage).values())
+    assert "+" not in versions_of("train")["version torch"]
+
+
+def test_every_module_that_a_stage_imports_is_counted_or_left_out_by_name():
+    """What is left out is left out by the list in one place, not by an oversight."""
+    everything = closure(("sstoken.jobs.train", "sstoken.jobs.losses", "sstoken.jobs.evaluate"))
+    counted = {key for stage in ("train", "losses", "evaluate") for key in code_of(stage)}
+    uncounted = {
+        m for m, path in everything.items() if f"code {path.relative_to(identity.PACKAGE.parent)}" not in counted
+    }
+    named = (*identity.SILENT, *identity.AS_CONTENT, "sstoken.tasks", identity.SCORERS)
+    assert all(any(identity._within(module, room) for room in named) for module in uncounted), uncounted
+
+
+def test_a_scorer_counts_for_itself_alone():
+    found = {name: scorer_code(config) for name, config in scorers().items()}
+    for name, code in found.items():
+        assert list(code) == [f"code sstoken/selection/methods/{name}.py"]
+        assert not set(code) & set(code_of("train"))
+
+
+def test_a_scorer_of_a_file_brings_the_helpers_that_it_imports(tmp_path, monkeypatch):
+    """Another scorer's code that it calls is its own too."""
+    module = type(sys)("borrowed")
+    module.__file__ = str(tmp_path / "borrowed.py")
+    Path(module.__file__).write_text("from sstoken.selection.methods.rho1 import Config as Theirs\n")
+    monkeypatch.setitem(sys.modules, "borrowed", module)
+    monkeypatch.chdir(tmp_path)
+    config = dataclasses.make_dataclass("Config", [])
+    config.__module__ = "borrowed"
+    assert set(scorer_code(config)) == {"code borrowed.py", "code sstoken/selection/methods/rho1.py"}
