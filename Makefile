@@ -2,6 +2,7 @@
 # make fetch [CONFIG=… SET="…"]                               what it needs from the hub, for machines without network
 # make plan [CONFIG=… SET="…"]                                what that would cost, before it runs
 # make report [CONFIG=… SET="…"]                              the page of a grid that is still running or has failed
+# make status [CONFIG=… SET="…"]                              which results are current, stale or missing, and why
 # make audit [CONFIG=… SET="…"]                               every method's scores on one training run
 # make results                                                docs/results.md, from what the runs left
 # make check; make test                                       lint, types and fast tests; the whole test suite
@@ -14,7 +15,7 @@ CONFIG ?= config/config.yaml
 SET ?=
 BASE_PYTHON ?= python3
 TORCH_INDEX ?=
-# read by the shell as it stands, and split in Python: quotes, brackets and blanks stay what they are
+# split in Python, not by the shell: quotes, brackets and blanks stay what they are
 export SET
 export CONFIG
 
@@ -37,7 +38,7 @@ PIP_INSTALL = quietly() { $(QUIETLY); }; quietly
 # held by the running snakemake and released by its death, so that a killed run never has to be unlocked by hand
 LOCK := $(if $(shell command -v flock),flock --nonblock --conflict-exit-code 75 results/.lock)
 
-.PHONY: reproduce report fetch plan audit results check test proofs campaign oldest bench docs
+.PHONY: reproduce report fetch plan status audit results check test proofs campaign oldest bench docs
 .DELETE_ON_ERROR:
 
 reproduce: $(SETUP)
@@ -48,7 +49,7 @@ reproduce: $(SETUP)
 fetch: $(SETUP)
 	@$(START) --cores 1 --until fetch_model fetch_rows fetch_benchmarks
 
-report plan audit: $(SETUP)
+report plan status audit: $(SETUP)
 	@$(RUN) -m sstoken $@ $(SETTINGS)
 
 results: $(SETUP)

@@ -36,7 +36,4 @@ onstart:
 
 
 onsuccess:
-    for name in ("main", "selection"):
-        if (table := Path(ROOT, f"report/tables/{name}.md")).exists():
-            print(f"{table}\n\n{table.read_text()}")
-    print(f"The page with all tables and figures: {ROOT}/report/index.html")
+    finish()

@@ -27,7 +27,24 @@ def command_line():
     from sstoken.cli import main
 
     pages = []
-    commands = [[], *([name] for name in ("methods", "plan", "report", "results", "doctor"))]
+    commands = [
+        [],
+        *(
+            [name]
+            for name in (
+                "methods",
+                "doctor",
+                "plan",
+                "status",
+                "report",
+                "audit",
+                "explain",
+                "show",
+                "compare",
+                "results",
+            )
+        ),
+    ]
     for words in commands:
         shown = io.StringIO()
         with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import json
 import sys
 import textwrap
@@ -17,20 +15,14 @@ examples:
   sstoken methods                                    every method: equation, what it needs, what it costs
   sstoken doctor config/smollm2.yaml                 what of this machine would stop that run
   sstoken plan config/paper.yaml seeds=[0]           jobs, GPU-hours and disk, before anything runs
+  sstoken status config/config.yaml                  which results are current, stale or missing, and why
   sstoken report config/config.yaml                  the page of a grid that is still running
+  sstoken compare results/idea results/idea-lr       two experiments, question by question
 
 key=value words change one setting each; points reach into blocks:
   sstoken plan config/paper.yaml training.adapter.rank=16 "evaluation={limit: 100}"
 config/README.md explains every key.
 """
-ELSEWHERE = {
-    "status": "sstoken.experiment.status",
-    "audit": "sstoken.report.audit",
-    "explain": "sstoken.report.explain",
-    "show": "sstoken.report.show",
-    "compare": "sstoken.report.compare",
-}
-"""Command -> the module that has it: ``configure(parser)`` adds its arguments, ``run(arguments)`` does it."""
 
 
 def main(words: list[str] | None = None) -> None:
@@ -41,10 +33,19 @@ def main(words: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
     except Exception as error:
-        # an error that this package defines is a message to its user, and so is a file that is not there
-        if not (type(error).__module__.startswith("sstoken.") or (isinstance(error, OSError) and error.filename)):
+        if not _for_the_user(error):
             raise
         sys.exit(f"sstoken {arguments.command}: {_line(error)}")
+
+
+def _for_the_user(error: Exception) -> bool:
+    """An error that this package raises about what it was given, or a file that is not there: its message is all."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    raised_here = trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("sstoken.")
+    own = type(error).__module__.startswith("sstoken.") or (type(error) is ValueError and raised_here)
+    return own or (isinstance(error, OSError) and error.filename is not None)
 
 
 def _line(error: Exception) -> str:
@@ -86,18 +87,38 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("config", nargs="?", help="a configuration to look at too")
     doctor.add_argument("settings", nargs="*", metavar="key=value", help="settings over it")
 
-    for name, place in ELSEWHERE.items():
-        if _there(place):
-            module = importlib.import_module(place)
-            command = _add(commands, name, module.run, (module.__doc__ or "").splitlines()[0], "")
-            module.configure(command)
+    status = _add(commands, "status", _status, "which results are current, stale or missing, and why",
+                  "sstoken status config/config.yaml")  # fmt: skip
+    _settings(status)
+
+    audit = _add(commands, "audit", _audit, "every method's scores on one training run a model: do they find the noise?",
+                 "sstoken audit config/idea.yaml")  # fmt: skip
+    _settings(audit)
+
+    explain = _add(commands, "explain", _explain, "which tokens of your rows each method would keep, without training",
+                   "sstoken explain rows.jsonl --model world-llama-small --methods sstoken semantic-aware")  # fmt: skip
+    explain.add_argument("rows", nargs="+", help="files of rows")
+    explain.add_argument("--model", required=True, help="a folder, or a name of the table of models")
+    explain.add_argument("--reference", help="the same, for methods that compare with a reference model")
+    explain.add_argument("--methods", nargs="+", default=["sstoken", "semantic-aware"], help="names of methods")
+    explain.add_argument("--limit", type=_count, default=5, help="rows shown")
+    explain.add_argument("--template", choices=["tulu", "tokenizer"], default="tulu", help="how messages become text")
+    explain.add_argument("--out", type=Path, help="also write a page")
+
+    show = _add(commands, "show", _show, "what a run kept and dropped in your rows, token by token",
+                "sstoken show results/idea/runs/world-llama-small/sstoken/seed0 --ids train-7 train-8\n"
+                "sstoken show results/idea/runs/world-llama-small/sstoken/seed0 --format html > kept.html")  # fmt: skip
+    show.add_argument("folder", type=Path, help="results/{experiment}/runs/{model}/{method}/seed{seed}")
+    show.add_argument("--ids", nargs="+", help="samples, in this order; by default all that were trained on")
+    show.add_argument("--format", choices=["text", "jsonl", "html"], default="text")
+
+    compare = _add(commands, "compare", _compare, "two experiments on the same questions: differences, settings",
+                   "sstoken compare results/idea results/idea-lr --out folder")  # fmt: skip
+    compare.add_argument("a", type=Path, help="results/{experiment}")
+    compare.add_argument("b", type=Path, help="the one that a is taken from")
+    compare.add_argument("--method", help="this method alone")
+    compare.add_argument("--out", type=Path, help="also write table and figure into this folder")
     return parser
-
-
-def _there(module: str) -> bool:
-    """The module is there and speaks as a command."""
-    spec = importlib.util.find_spec(module)
-    return bool(spec and spec.origin and "def configure(" in Path(spec.origin).read_text())
 
 
 def _add(commands, name: str, run, what: str, examples: str) -> argparse.ArgumentParser:
@@ -157,6 +178,41 @@ def _report(arguments: argparse.Namespace) -> None:
     from sstoken.report.partial import render_partial
 
     print(render_partial(_grid(arguments)))
+
+
+def _status(arguments: argparse.Namespace) -> None:
+    from sstoken.experiment.status import status_lines
+
+    print("\n".join(status_lines(_grid(arguments).config)))
+
+
+def _audit(arguments: argparse.Namespace) -> None:
+    from sstoken.experiment.start import start
+
+    start(arguments.config, arguments.settings, ["--cores", "all", "--quiet", "host", "reason", "--", "audit"])
+
+
+def _explain(arguments: argparse.Namespace) -> None:
+    from sstoken.jobs.explain import explain, wants_colour
+
+    options = {name: getattr(arguments, name) for name in ("model", "reference", "methods", "limit", "template", "out")}
+    print(explain(arguments.rows, colour=wants_colour(), **options))
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    from sstoken.report.show import show_run, tokens_of
+
+    tokens, model = tokens_of(arguments.folder)
+    print(show_run(arguments.folder, tokens, model, ids=arguments.ids, format=arguments.format))
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from sstoken.report.comparison import compare
+
+    found = compare(arguments.a, arguments.b, arguments.method)
+    print(found.table)
+    for path in found.write(arguments.out) if arguments.out else ():
+        print(path)
 
 
 def _results(arguments: argparse.Namespace) -> None:

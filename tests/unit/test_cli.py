@@ -12,6 +12,8 @@ from sstoken.experiment.config import check_config
 from sstoken.experiment.grid import Grid
 from tests.unit.test_config import MINIMAL
 
+COMMANDS = ("methods", "plan", "report", "results", "doctor", "status", "audit", "explain", "show", "compare")
+
 
 def sstoken(capsys, *words):
     """(exit status, stdout, stderr)"""
@@ -27,16 +29,10 @@ def sstoken(capsys, *words):
 def test_help_teaches_by_example(capsys):
     status, text, _ = sstoken(capsys, "--help")
     assert status == 0 and "sstoken plan config/paper.yaml seeds=[0]" in text and "key=value" in text
-    for command in ("methods", "plan", "report", "doctor"):
+    for command in COMMANDS:
         assert f"    {command} " in text
         status, own, _ = sstoken(capsys, command, "--help")
         assert status == 0 and f"sstoken {command}" in own.partition("examples:")[2]
-
-
-def test_what_is_not_there_yet_is_not_offered(capsys):
-    _, text, _ = sstoken(capsys, "--help")
-    for name, module in cli.ELSEWHERE.items():
-        assert (f"    {name} " in text) == cli._there(module), name
 
 
 def test_methods_lists_every_method_with_equation_needs_cost_and_source(capsys):
@@ -72,6 +68,12 @@ def test_methods_of_a_configuration_are_listed_too(capsys, tmp_path):
         (["plan", "config/ci.yaml", "methods=[sstokn]"], 1, "Did you mean 'sstoken'"),
         (["plan", "config/ci.yaml", "nonsense"], 1, "is not key=value"),
         (["report", "config/ci.yaml", "experiment=nothing-of-that-name"], 1, "no run has been evaluated yet"),
+        (["status", "nowhere.yaml"], 1, "sstoken status: nowhere.yaml: no such file"),
+        (["audit", "config/ci.yaml", "seeds=3"], 1, "write seeds=[3]"),
+        (["show", "results/nowhere/runs/a/b/seed0"], 1, "run.json: no such file"),
+        (["compare", "results/nowhere", "results/elsewhere"], 1, "samples.parquet: no such file"),
+        (["explain", "nowhere.jsonl", "--model", "nobody"], 1, "sstoken explain: nobody: neither a folder"),
+        (["results", "nowhere.md"], 1, "sstoken results: nowhere.md: No such file"),
         (["plan"], 2, "required: config"),
         (["plan", "config/ci.yaml", "--gpus", "0"], 2, "is no number of GPUs"),
         (["nonsense"], 2, "invalid choice"),
@@ -140,3 +142,18 @@ def test_doctor_knows_whether_the_hub_is_needed(monkeypatch, tmp_path):
     assert "does not answer, and 1 files" in stops(doctor._hub(needing))[0]
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert stops(doctor._hub(needing)) == []
+
+
+def test_status_names_what_is_missing(capsys, root, monkeypatch):
+    monkeypatch.chdir(root)
+    status, text, _ = sstoken(capsys, "status", "config/ci.yaml", "experiment=nothing-of-that-name", "methods=[full]")
+    assert status == 0 and "missing" in text and "full seed 0" in text
+
+
+def test_explain_shows_which_tokens_would_be_kept(capsys, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"prompt": "what is it ?", "completion": "it is a thing ."}) + "\n")
+    status, text, _ = sstoken(
+        capsys, "explain", str(path), "--model", "world-llama-small", "--methods", "semantic-aware"
+    )
+    assert status == 0 and "semantic-aware" in text and "Nothing was trained" in text
