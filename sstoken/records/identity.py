@@ -159,7 +159,7 @@ def report_code() -> dict[str, str]:
 
 def scorer_code(config: type) -> dict[str, str]:
     """The same of a scorer's own file and what it alone imports (``sstoken.selection`` is everyone's)."""
-    path = _file_of(config.__module__) or Path(sys.modules[config.__module__].__file__)
+    path = _file_of(config.__module__) or Path(sys.modules[config.__module__].__file__ or "")
     own = closure(_imports(path), (*SILENT, "sstoken.selection.contract", SCORERS + "__init__"))
     everyone = closure(STAGES["train"].entries, STAGES["train"].leave_out)
     package = SCORERS.rstrip(".")
