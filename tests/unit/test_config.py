@@ -10,8 +10,10 @@ from packaging.requirements import Requirement
 
 from sstoken.evaluation import EvaluationSettings
 from sstoken.experiment.config import AdapterSettings, TrainingSettings, check_config, load_config
-from sstoken.experiment.grid import Grid, Run
+from sstoken.experiment.grid import Grid
+from sstoken.experiment.layout import Run
 from sstoken.experiment.reference import END, START, keys_reference
+from sstoken.experiment.tickets import Tickets
 from sstoken.models.table import load_models
 from sstoken.records.documents import ConfigError, read_table, schema
 
@@ -118,12 +120,14 @@ def test_what_a_method_is_scored_with_is_added_and_shared():
     reference = Run("tiny-llama", "reference", 7)
     assert reference in grid.runs()
     assert len(grid.runs()) == 1 + 3 * 2
-    inputs = {
-        str(path) for seed in (3, 4) for m in grid.methods for path in grid.run_inputs(Run("tiny-llama", m, seed))
-    }
-    losses = {path for path in inputs if "references" in path}
+    runs = [Run("tiny-llama", method, seed) for seed in (3, 4) for method in grid.methods]
+    losses = {path for run in runs for path in made_of(grid, run) if "references" in path}
     folder = "results/x/references/tiny-llama/train"
-    assert losses == {f"{folder}/base.safetensors", f"{folder}/reference.seed7.safetensors"}
+    assert losses == {f"{folder}/base.json", f"{folder}/reference.seed7.json"}
+
+
+def made_of(grid, run) -> list[str]:
+    return Tickets(grid).results[grid.run_record(run)].ticket.records()
 
 
 def test_a_history_can_be_the_end_of_another_run_of_the_grid(tmp_path, root):
@@ -134,8 +138,10 @@ def test_a_history_can_be_the_end_of_another_run_of_the_grid(tmp_path, root):
     path.write_text(yaml.safe_dump(document))
     grid = Grid(with_settings(methods=["second"], seeds=[5], methods_file=str(path)))
     assert [m.name for m in grid.needed_methods("tiny-llama")] == ["full", "second"]
-    assert grid.losses("tiny-llama", "train", "full.seed5") in grid.run_inputs(Run("tiny-llama", "second", 5))
-    assert grid.label_inputs("tiny-llama", "full.seed5") == [grid.run_record(Run("tiny-llama", "full", 5))]
+    losses = grid.losses("tiny-llama", "train", "full.seed5").with_suffix(".json")
+    assert str(losses) in made_of(grid, Run("tiny-llama", "second", 5))
+    full = str(grid.run_record(Run("tiny-llama", "full", 5)))
+    assert full in Tickets(grid).results[losses].ticket.records()
     with pytest.raises(ConfigError, match="loop -> loop"):
         Grid(with_settings(methods=["loop"], methods_file=str(path)))
 
@@ -147,7 +153,7 @@ def test_a_chain_is_a_chain_of_jobs():
     while run := grid.previous(run):
         parts.append(run.part)
     assert parts == [3, 2, 1, 0]
-    assert grid.run_record(Run(*[end.model, end.method, 0], 3)) in grid.run_inputs(end)
+    assert str(grid.run_record(Run(*[end.model, end.method, 0], 3))) in made_of(grid, end)
 
 
 def test_a_models_own_keep_ratio_reaches_selecting_methods_only(tmp_path):
