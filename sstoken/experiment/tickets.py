@@ -260,4 +260,13 @@ def _files_of(path: Path) -> list[Path]:
 
 def _hashes(files: list[Path]) -> dict[str, str]:
     """A file that is not there has no hash yet; the job that reads it says so."""
-    return {f"file {file}": sha256_file(file)[:LENGTH] for file in files if file.exists()}
+    return {_shown(file): sha256_file(file)[:LENGTH] for file in files if file.exists()}
+
+
+def _shown(file: Path) -> str:
+    """Not by a place of this machine, where it is the package's own file or another package's: results move to others."""
+    if file.is_relative_to(PACKAGE):
+        return f"file {file.relative_to(PACKAGE.parent).as_posix()}"
+    if "site-packages" in file.parts:
+        return f"packaged {file.name}"
+    return f"file {file}"

@@ -278,7 +278,8 @@ class Ticket:
                 place = PACKAGE.parent / path
                 now = file_code(place if place.exists() else Path(path).absolute())
             elif kind == "file":
-                now = sha256_file(path)[:LENGTH]
+                inside = PACKAGE.parent / path
+                now = sha256_file(inside if path.startswith(f"{PACKAGE.name}/") else path)[:LENGTH]
             else:
                 continue
             if now != known:
