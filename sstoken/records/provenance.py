@@ -86,7 +86,7 @@ def read_record(path: str | Path) -> dict:
 
 
 def software() -> dict:
-    versions = {"python": platform.python_version()}
+    versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             versions[package] = version(package)

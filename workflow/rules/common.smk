@@ -8,9 +8,11 @@ sys.path.insert(0, str(workflow.basedir))
 
 import sstoken
 from sstoken.experiment.audited import audit_entries, audit_inputs, audit_losses
-from sstoken.experiment.config import check_config, settings_of
+from sstoken.experiment.check import check, remember
+from sstoken.experiment.config import read_config
 from sstoken.experiment.grid import Grid
 from sstoken.experiment.layout import Run
+from sstoken.experiment.runtime import runtime
 from sstoken.records.devices import host_memory, visible_gpus
 from sstoken.records.documents import ConfigError, located
 from sstoken.report.facts import facts_of, table_options
@@ -30,12 +32,13 @@ def any_of(known):
     return "|".join(map(re.escape, known)) or "(?!)"
 
 
-# Snakemake leaves the numbers inside a list or mapping of the command line as text
-config.update(settings_of(workflow.config_settings.config_args or []))
-
+# read here and not by Snakemake, which takes 1e-3 for text, a key's second value for its first, and an override for a block
 try:
-    CONFIG = check_config(config, workflow.configfiles)
+    CONFIG = read_config(
+        workflow.config_settings.configfiles or workflow.configfiles, workflow.config_settings.config_args or []
+    )
     GRID = Grid(CONFIG)
+    check(GRID)
 except (ConfigError, MethodError) as error:
     raise WorkflowError(str(error)) from None
 
@@ -62,6 +65,16 @@ def gpus(wildcards):
 
 def gpus_of_run(wildcards):
     return gpus(wildcards) * GRID.parallel(order("train", "model")(wildcards)).gpus
+
+
+def minutes(rule, stage, default):
+    """What a job asks for, more at each attempt: of the plan, where the throughput is known."""
+
+    def of_job(wildcards, attempt):
+        runs = [Run(**result["run"]) for result in order(rule, "results")(wildcards) if result["run"]]
+        return attempt * runtime(GRID, stage, order(rule, "model")(wildcards), runs, default)
+
+    return of_job
 
 
 def memory(rule):

@@ -37,6 +37,8 @@ def start():
         HELD.enter_context(locked(GRID.root / ".lock", wait=False))
     except Held as error:
         raise WorkflowError(f"{error}: experiment {CONFIG['experiment']} is running already") from None
+    if settings := remember(CONFIG, GRID.root):
+        print(settings, file=sys.stderr, flush=True)
     JOBS.write(REPORT_NAME, AUDIT_NAME)
     workflow.dag.priorityfiles |= set(JOBS.first())  # the first model's main table before the others
     workflow.dag.update_priority()
