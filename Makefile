@@ -2,8 +2,12 @@
 # make fetch [CONFIG=… SET="…"]                               what it needs from the hub, for machines without network
 # make plan [CONFIG=… SET="…"]                                what that would cost, before it runs
 # make report [CONFIG=… SET="…"]                              the page of a grid that is still running or has failed
-# make test                                                   the test suite
-# make proofs; make oldest                                    proofs too long for it; the suite on the oldest libraries
+# make status [CONFIG=… SET="…"]                              which results are current, stale or missing, and why
+# make audit [CONFIG=… SET="…"]                               every method's scores on one training run
+# make results                                                docs/results.md, from what the runs left
+# make check; make test                                       lint, types and fast tests; the whole test suite
+# make docs                                                   the documentation's site
+# make proofs; make campaign; make oldest                     proofs too long for the suite; faults; the oldest libraries
 # make bench [BENCH="--repeats 5 …"]                          what a training step costs; python benchmarks/step.py --help
 # PYTHON=/path/to/python  uses that interpreter and installs nothing
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu  takes torch from there (a small CPU build)
@@ -11,6 +15,9 @@ CONFIG ?= config/config.yaml
 SET ?=
 BASE_PYTHON ?= python3
 TORCH_INDEX ?=
+# split in Python, not by the shell: quotes, brackets and blanks stay what they are
+export SET
+export CONFIG
 
 ifdef PYTHON
 RUN := $(PYTHON)
@@ -21,26 +28,40 @@ SETUP := .venv/.installed
 endif
 
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+SETTINGS = "$$CONFIG" $(if $(SET),"set=$$SET")
+START = $(RUN) -m sstoken.experiment.start $(SETTINGS) --
+
+# pip's warnings about an index of its own are no news to whoever installs this; its errors are
+QUIETLY = log=$$(mktemp); if "$$@" >"$$log" 2>&1; then rm -f "$$log"; else cat "$$log" >&2; rm -f "$$log"; exit 1; fi
+PIP_INSTALL = quietly() { $(QUIETLY); }; quietly
 
 # held by the running snakemake and released by its death, so that a killed run never has to be unlocked by hand
 LOCK := $(if $(shell command -v flock),flock --nonblock --conflict-exit-code 75 results/.lock)
 
-.PHONY: reproduce report fetch plan test proofs oldest bench
+.PHONY: reproduce report fetch plan status audit results check test proofs campaign oldest bench docs
 .DELETE_ON_ERROR:
 
 reproduce: $(SETUP)
-	@$(LOCK) $(RUN) -m snakemake --cores all --quiet host reason --configfile $(CONFIG) $(if $(LOCK),--nolock) $(if $(SET),--config $(SET)); \
+	@$(LOCK) $(START) --cores all --quiet host reason $(if $(LOCK),--nolock); \
 	status=$$?; if [ $$status = 75 ]; then echo "another 'make reproduce' is running in this folder" >&2; fi; exit $$status
 
 # what needs network, on the machine that has it; everything else then runs without
 fetch: $(SETUP)
-	@$(RUN) -m snakemake --cores 1 --configfile $(CONFIG) $(if $(SET),--config $(SET)) --until fetch_model fetch_rows fetch_benchmarks
+	@$(START) --cores 1 --until fetch_model fetch_rows fetch_benchmarks
 
-report: $(SETUP)
-	@$(RUN) -m sstoken.report.partial $(CONFIG) $(SET)
+report plan status audit: $(SETUP)
+	@$(RUN) -m sstoken $@ $(SETTINGS)
 
-plan: $(SETUP)
-	@$(RUN) -m sstoken.experiment.plan $(CONFIG) $(SET)
+results: $(SETUP)
+	@$(RUN) -m sstoken results
+
+# the loop between two edits
+check: $(SETUP)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m snakefmt --check Snakefile workflow/rules
+	$(RUN) -m mypy
+	$(RUN) -m pytest -m "not slow and not trains" tests/unit
 
 test: $(SETUP)
 	$(RUN) -m ruff check .
@@ -55,21 +76,32 @@ proofs: $(SETUP)
 bench: $(SETUP)
 	$(RUN) benchmarks/step.py --all $(BENCH)
 
+docs: .docs/.installed
+	.docs/bin/python -m mkdocs build --strict --quiet --site-dir build/site
+	@echo "build/site/index.html"
+
+# of its own: nothing else needs it
+.docs/.installed: requirements-docs.txt
+	@$(BASE_PYTHON) -m venv .docs
+	@$(PIP_INSTALL) .docs/bin/python -m pip install -r requirements-docs.txt
+	@touch $@
+
 # the suite on the oldest libraries that this runs with
 oldest: .oldest/.installed
 	.oldest/bin/python -m pytest
 
 .oldest/.installed: requirements.lock requirements-oldest.txt
-	$(BASE_PYTHON) -m venv .oldest
+	@$(BASE_PYTHON) -m venv .oldest
 	sed -n 's/==.*/==/p' requirements-oldest.txt | grep -ivFf - requirements.lock >.oldest/others.txt
-	.oldest/bin/python -m pip install --quiet --no-deps -r .oldest/others.txt
-	.oldest/bin/python -m pip install --quiet $(INDEX) -r requirements-oldest.txt
+	@$(PIP_INSTALL) .oldest/bin/python -m pip install --no-deps -r .oldest/others.txt
+	@$(PIP_INSTALL) .oldest/bin/python -m pip install $(INDEX) -r requirements-oldest.txt
 	@touch $@
 
 .venv/.installed: requirements.lock
 	@$(BASE_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, not " + sys.version.split()[0])'
-	$(BASE_PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --no-deps $(INDEX) -r requirements.lock
-	# what this platform's build of torch needs beside: of CUDA a dozen packages, which torch pins; of a CPU's nothing
-	.venv/bin/python -m pip install --quiet $(INDEX) --constraint requirements.lock "$$(grep '^torch==' requirements.lock)"
+	@echo "installing into .venv (minutes, once)"
+	@$(BASE_PYTHON) -m venv .venv
+	@$(PIP_INSTALL) .venv/bin/python -m pip install --no-deps $(INDEX) -r requirements.lock
+	@# what this platform's build of torch needs beside: of CUDA a dozen packages, which torch pins; of a CPU's nothing
+	@$(PIP_INSTALL) .venv/bin/python -m pip install $(INDEX) --constraint requirements.lock "$$(grep '^torch==' requirements.lock)"
 	@touch $@

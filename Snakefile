@@ -26,7 +26,6 @@ rule all:
     default_target: True
     input:
         REPORT,
-        JOBS.all_done(),
         STAMPS,
     localrule: True
 
@@ -36,7 +35,4 @@ onstart:
 
 
 onsuccess:
-    for name in ("main", "selection"):
-        if (table := Path(ROOT, f"report/tables/{name}.md")).exists():
-            print(f"{table}\n\n{table.read_text()}")
-    print(f"The page with all tables and figures: {ROOT}/report/index.html")
+    show()

@@ -21,6 +21,13 @@ settings.register_profile("sstoken", deadline=None)
 settings.load_profile("sstoken")
 
 
+def pytest_collection_modifyitems(items):
+    """What runs the workflow is no part of `make check`."""
+    for item in items:
+        if {"ci", "workflow"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("trains")
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     return ROOT

@@ -7,12 +7,22 @@ made from them.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
+from sstoken.experiment.settings import merged, settings_of
 from sstoken.records.documents import read_yaml, schema, validate
+
+__all__ = [
+    "AdapterSettings",
+    "Parallel",
+    "TrainingSettings",
+    "check_config",
+    "load_config",
+    "read_config",
+    "settings_of",
+]
 
 
 @dataclass(frozen=True)
@@ -22,7 +32,7 @@ class AdapterSettings:
     rank: int
     alpha: float
     dropout: float
-    targets: tuple[str, ...]
+    targets: tuple[str, ...] | str
 
 
 @dataclass(frozen=True)
@@ -58,18 +68,25 @@ class TrainingSettings:
     def of(cls, section: dict) -> TrainingSettings:
         adapter = section["adapter"]
         if adapter is not None:
-            adapter = AdapterSettings(**{**adapter, "targets": tuple(adapter["targets"])})
+            targets = adapter["targets"]
+            adapter = AdapterSettings(**{**adapter, "targets": targets if isinstance(targets, str) else tuple(targets)})
         return cls(**{**section, "adapter": adapter})
 
 
 def load_config(path: str | Path, **settings) -> dict:
-    """Read one configuration file, put ``settings`` over it, check it and fill in defaults."""
-    return check_config({**read_yaml(path), **settings}, [path])
+    """Read one configuration file, lay ``settings`` over it, check it and fill in defaults.
+
+    ``settings`` change what they name and nothing else (``sstoken.experiment.settings.merged``).
+    """
+    return check_config(merged(read_yaml(path), settings), [path])
 
 
-def settings_of(items: list[str]) -> dict:
-    """``key=value`` words of a command line, values as YAML."""
-    return {key: yaml.safe_load(value) for key, _, value in (item.partition("=") for item in items)}
+def read_config(files: Sequence[str | Path], words: list[str]) -> dict:
+    """The checked configuration of several files, each laid over those before it, and of ``key=value`` words over all."""
+    config: dict = {}
+    for path in files:
+        config = merged(config, read_yaml(path))
+    return check_config(merged(config, settings_of(words)), files)
 
 
 def check_config(config: dict, files) -> dict:

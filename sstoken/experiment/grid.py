@@ -16,9 +16,10 @@ from sstoken.experiment.ablations import Ablation, expand
 from sstoken.experiment.config import Parallel, TrainingSettings
 from sstoken.experiment.fetched import HubFiles
 from sstoken.experiment.layout import Run
+from sstoken.experiment.own import asked_methods
 from sstoken.experiment.reported import REFERENCE, Reported
 from sstoken.models.table import ModelEntry, load_models
-from sstoken.records.documents import ConfigError, pick, read_yaml, schema, validate
+from sstoken.records.documents import ConfigError, pick
 from sstoken.selection.methods import UNTRAINED, Method, build_method, entries_of, track_options
 
 
@@ -28,12 +29,10 @@ class Grid(Reported):
     def __init__(self, config: dict):
         self.config = config
         self.root = Path("results") / config["experiment"]
-        models = load_models(config["models_file"])
+        models = load_models(config["models_file"], config["own_models"])
         self.models: dict[str, ModelEntry] = pick("model", config["models"], models, config["models_file"])
         self.hub = HubFiles(config, self.models, self.root)
-        document = read_yaml(config["methods_file"])
-        validate(document, schema("methods"), config["methods_file"])
-        entries = entries_of(document, config["track"], config["methods_file"])
+        entries = entries_of(asked_methods(config), config["track"], config["methods_file"])
         pick("method", config["methods"], entries, config["methods_file"])
         self.ablations: list[Ablation]
         self.ablations, added = expand(

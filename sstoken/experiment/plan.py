@@ -1,4 +1,4 @@
-"""What a configuration will cost, before it runs: ``python -m sstoken.experiment.plan config/X.yaml [key=value …]``.
+"""What a configuration will cost, before it runs; ``sstoken plan`` prints it.
 
 Tokens of a data set are those of its token file where there is one; else the configuration's (``plan.samples``,
 ``plan.tokens_per_sample``, ``plan.response_share``), marked as an estimate.  FLOPs follow ``sstoken.models.flops``.
@@ -8,22 +8,24 @@ GPU-hours are FLOPs over a throughput: measured, where ``costs.csv`` of the same
 
 from __future__ import annotations
 
-import csv
+import math
 import statistics
-import subprocess
-import sys
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 
-from sstoken.experiment.config import load_config, settings_of
-from sstoken.experiment.grid import REFERENCE, Grid
+from sstoken.experiment.grid import REFERENCE, Grid, Run
+from sstoken.experiment.runtime import throughput
 from sstoken.models.sizes import Sizes, sizes_of
-from sstoken.records.documents import PACKAGE, ConfigError, read_table
-from sstoken.selection.methods import Method, MethodError, build_method
+from sstoken.records.documents import ConfigError, read_table
+from sstoken.selection.methods import Method, build_method
 
 BENCHMARK_SIZES = "sstoken/evaluation/benchmark_sizes.tsv"
-STAGES = ("references", "train", "evaluate")
+WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
+"""Bytes a number."""
+DISCORDANCE = 0.06
+"""Share of questions that two methods answer differently; 4 to 9 % in the embedded world."""
+SEED_SD = 0.0035
+"""Standard deviation over seeds of a method's average score, as in the embedded world."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,8 @@ class Plan:
             return Rows(len(data), len(data.input_ids), int(data.response_offset[-1]), pairs, True)
         if "+" in dataset:
             parts = [self.rows(model, part) for part in dataset.split("+")]
-            sums = (sum(getattr(part, name) for part in parts) for name in ("samples", "tokens", "response", "pairs"))
-            return Rows(*sums, all(part.measured for part in parts))
+            sums = {name: sum(getattr(p, name) for p in parts) for name in ("samples", "tokens", "response", "pairs")}
+            return Rows(**sums, measured=all(part.measured for part in parts))
         section = self.grid.dataset(dataset)
         known = (self.settings["samples"] or {}).get(dataset)
         samples = min(filter(None, (known, section["limit"])), default=None)
@@ -115,10 +117,13 @@ class Plan:
         all_losses = 1.0 if method.reads_logits else 1 / every if every else 0.0
         projected = kept + (rows.response - kept) * all_losses
         once = shape.forward(rows.tokens, rows.pairs, round(projected))
-        layers = once - 2 * shape.hidden * shape.vocabulary * round(projected)
-        recomputed = layers if self.grid.training.gradient_checkpointing else 0
-        history = method.own_history
-        measured = (method.parts - 1) / method.parts if method.reference == "previous" else float(history) * epochs
+        recomputed = 0
+        if self.grid.training.gradient_checkpointing:
+            recomputed = shape.recomputed(rows.tokens, rows.pairs, round(projected))
+        looks = method.own_history or method.anchor is not None or (method.chooses and bool(method.scorer.reads))
+        measured = (method.parts - 1) / method.parts if method.reference == "previous" else float(looks) * epochs
+        if method.chooses:  # it looks at every row, and trains on its choice
+            epochs *= method.scorer.take / method.scorer.candidates
         passes = 1 + bool(recomputed)
         flops = epochs * (once + recomputed + shape.backward(rows.tokens, rows.pairs, round(projected), round(kept)))
         flops += measured * shape.forward(rows.tokens, rows.pairs, rows.response)
@@ -127,17 +132,30 @@ class Plan:
             round(rows.tokens * (epochs * passes + measured)), round(rows.tokens * epochs), round(flops),
         )  # fmt: skip
 
+    def questions(self, benchmark: str) -> int:
+        """0 where ``benchmark_sizes.tsv`` does not know the benchmark."""
+        known = int(self.benchmarks[benchmark]["questions"]) if benchmark in self.benchmarks else 0
+        return min(filter(None, (known, self.grid.evaluation["limit"])), default=0) if known else 0
+
     def evaluation(self, model: str) -> Work:
-        tokens = 0
-        for name in self.config["benchmarks"]:
-            size = self.benchmarks.get(name)
-            if size is None:
-                raise ConfigError(f"{BENCHMARK_SIZES} has no benchmark {name!r}")
-            questions = int(size["questions"])
-            if self.grid.evaluation["limit"]:
-                questions = min(questions, self.grid.evaluation["limit"])
-            tokens += questions * int(size["tokens"])
+        counted = [name for name in self.config["benchmarks"] if name in self.benchmarks]
+        tokens = sum(self.questions(name) * int(self.benchmarks[name]["tokens"]) for name in counted)
         return Work(1, 1, 0, tokens, 0, self.sizes[model].bare.forward(tokens, 0, tokens))
+
+    def detectable(self) -> float | None:
+        """The smallest difference of two methods' averages that a test at 5 % finds in 80 of 100 such grids, in 0..1.
+
+        ``2.80·sqrt(Σ_b d/(B²·Q_b) + 2·s²/S)``: B benchmarks of Q questions, S seeds, ``DISCORDANCE`` d, ``SEED_SD`` s.
+        None where the size of a benchmark is not known.
+        """
+        counts = [self.questions(name) for name in self.config["benchmarks"]]
+        if not all(counts):
+            return None
+        questions = sum(DISCORDANCE / (len(counts) ** 2 * count) for count in counts)
+        normal = statistics.NormalDist()
+        return (normal.inv_cdf(0.975) + normal.inv_cdf(0.8)) * math.sqrt(
+            questions + 2 * SEED_SD**2 / len(self.grid.seeds)
+        )
 
     # -- the grid -------------------------------------------------------------------------------------------------
 
@@ -147,7 +165,7 @@ class Plan:
 
     def table(self) -> dict[tuple[str, str, str], Work]:
         """(stage, model, method) -> its work over all seeds."""
-        found = {}
+        found: dict[tuple[str, str, str], Work] = {}
         for model in self.grid.models:
             for dataset, _ in self.pairs(model):
                 key = ("references", model, "")
@@ -182,10 +200,12 @@ class Plan:
         """Bytes on one GPU, at the longest samples: weights, adapters with their gradients and AdamW's moments,
         activations (all of a layer's, and each layer's input where they are recomputed), logits of a chunk or batch."""
         sizes, training = self.sizes[model], self.grid.training
-        width = {"float32": 4, "bfloat16": 2, "float16": 2}
+        width = WIDTHS
         shape = sizes.shape
         if stage == "train":
-            weights = sizes.parameters * width[training.dtype] + 16 * shape.trained_parameters
+            weights = 16 * sizes.parameters  # float32, as are gradients and AdamW's two moments
+            if training.adapter is not None:
+                weights = sizes.parameters * width[training.dtype] + 16 * shape.trained_parameters
             if self.grid.parallel(model).strategy == "fsdp":
                 weights //= self.grid.parallel(model).gpus
             tokens = training.micro_batch_size * self.config["text"]["max_length"]
@@ -213,103 +233,47 @@ class Plan:
             for run in self.grid.runs():
                 if run.model == model:
                     method = self.method(run.method, model)
-                    trained = (
-                        sizes.trained if self.grid.training.adapter is None else 4 * sizes.shape.trained_parameters
-                    )
+                    trained = 4 * sizes.shape.trained_parameters
+                    if self.grid.training.adapter is None:
+                        trained = sizes.parameters * WIDTHS[self.grid.training.dtype]
                     found["adapters and weights"] += method.parts * trained
                     found["selection records"] += 5 * self.rows(model, method.data).response
         return dict(found)
 
     def throughput(self) -> tuple[dict[str, float], str]:
         """FLOP/s of one GPU by stage, and where they come from."""
-        path = self.grid.root / "costs.csv"
-        measured = defaultdict(list)
-        if path.exists():
-            with open(path) as file:
-                for row in csv.DictReader(file):
-                    if row["stage"] in STAGES and _is_gpu(row["device"]) and float(row["seconds"]) > 0:
-                        measured[row["stage"]].append(float(row["flops"]) / float(row["seconds"]))
-        given = self.settings["flops_per_second"] or {}
-        rates = {**given, **{stage: statistics.median(values) for stage, values in measured.items()}}
-        kind = f"measured in {path}" if measured else "given by plan.flops_per_second" if given else "unknown"
-        return rates, kind
+        return throughput(self.grid)
 
+    # -- jobs -----------------------------------------------------------------------------------------------------
 
-def _is_gpu(device: str) -> bool:
-    return any(maker in device for maker in ("NVIDIA", "AMD Instinct"))
+    def gpus(self, stage: str, model: str) -> int:
+        """GPUs of one job."""
+        return self.grid.parallel(model).gpus if stage == "train" else 1
 
+    def job_hours(self, stage: str, model: str, flops: float) -> float | None:
+        """Hours of a job of so many FLOPs; None where no throughput is known."""
+        rate = self.throughput()[0].get(stage)
+        return flops / rate / 3600 / self.gpus(stage, model) if rate else None
 
-def jobs_of(command: list[str]) -> list[tuple[str, int]]:
-    """(rule, jobs) of the whole workflow, as Snakemake itself plans it."""
-    done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--snakefile", str(PACKAGE.parent / "Snakefile"), "--cores", "1", "--dry-run",
-         "--forceall", "--nolock", *command],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    text = done.stdout + done.stderr
-    if done.returncode or "Job stats:" not in text:
-        raise ConfigError(f"snakemake --dry-run failed:\n{text[-2000:]}")
-    lines = text.split("Job stats:")[1].split("\n\n")[0].splitlines()
-    return [(name, int(count)) for name, count in (line.split() for line in lines[3:])]
+    def run_flops(self, run: Run) -> float:
+        """Of one part, where the run is a chain."""
+        method = self.method(run.method, run.model)
+        return self.training(run.method, run.model).flops / method.parts
 
-
-def render(plan: Plan, jobs: list[tuple[str, int]]) -> str:
-    """The plan as Markdown."""
-    rates, kind = plan.throughput()
-    estimated = [
-        f"{model} {method.data}" for model in plan.grid.models for method in plan.grid.needed_methods(model)
-        if method.trains and not plan.rows(model, method.data).measured
-    ]  # fmt: skip
-    lines = ["| rule | jobs |", "|---|--:|", *(f"| {rule} | {count} |" for rule, count in jobs), ""]
-    lines += [
-        "| stage | model | method | jobs | forward passes | backward passes | forward tokens | backward tokens | FLOPs "
-        "| GPU-hours | GB a GPU |",
-        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    total, hours = Work(), 0.0
-    for (stage, model, method), work in plan.table().items():
-        total += work
-        spent = work.flops / rates[stage] / 3600 if stage in rates else None
-        hours += spent or 0.0
-        memory = plan.memory(model, stage) / 1e9
-        lines.append(_row(stage, model, method, work, spent, f"{memory:.1f}"))
-    lines.append(_row("total", "", "", total, hours if rates else None, ""))
-    alone, shared = plan.alone(), plan.shared()
-    saved = alone - shared
-    share = f", {saved / (total.flops + saved):.0%} of what it would have been" if saved else ""
-    lines += [
-        "",
-        f"Tokens: {'estimated' if estimated else 'measured'}"
-        + (f" ({plan.settings['tokens_per_sample']} a sample, {plan.settings['response_share']:.0%} of them response) for "
-           f"{len(set(estimated))} of the data sets; no token file of theirs exists yet" if estimated else "") + ".",
-        "Evaluation: questions of the whole benchmarks or the limit, tokens a question as measured on samples "
-        f"({BENCHMARK_SIZES}).",
-        f"Throughput: {kind}.",
-        f"References and their passes: {shared:.2e} FLOPs shared, {alone:.2e} if each run made its own: {saved:.2e} saved"
-        f"{share}.",
-        "Disk: " + ", ".join(f"{what} {size / 1e9:.1f} GB" for what, size in plan.disk().items()) + ".",
-    ]  # fmt: skip
-    return "\n".join(lines) + "\n"
-
-
-def _row(stage: str, model: str, method: str, work: Work, hours: float | None, memory: str) -> str:
-    spent = "" if hours is None else f"{hours:.1f}"
-    numbers = (
-        f"{work.jobs} | {work.forward_passes:g} | {work.backward_passes:g} | {work.forward:.2e} | {work.backward:.2e}"
-    )
-    return f"| {stage} | {model} | {method} | {numbers} | {work.flops:.2e} | {spent} | {memory} |"
-
-
-def main(arguments: list[str]) -> None:
-    path, *settings = arguments
-    try:
-        config = load_config(path, **settings_of(settings))
-        plan = Plan(config)
-        options = ["--configfile", str(Path(path).absolute()), *(["--config", *settings] if settings else [])]
-        print(f"# {config['experiment']}\n\n{render(plan, jobs_of(options))}")
-    except (ConfigError, MethodError) as error:
-        sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    def critical_hours(self) -> float | None:
+        """Hours that no number of GPUs shortens: the longest way from a reference to an evaluation."""
+        longest = 0.0
+        for model in self.grid.models:
+            methods = [m.name for m in self.grid.needed_methods(model) if m.trains]
+            ways = {name: self.job_hours("train", model, self.training(name, model).flops) for name in methods}
+            before = max((self.losses(model, dataset).flops for dataset, _ in self.pairs(model)), default=0)
+            steps = [
+                ways.get(REFERENCE, 0.0),
+                self.job_hours("references", model, before),
+                max((hours or 0.0 for hours in ways.values()), default=0.0),
+                self.job_hours("evaluate", model, self.evaluation(model).flops),
+            ]
+            if None in (*steps, *ways.values()):
+                return None
+            longest = max(longest, sum(hours or 0.0 for hours in steps))
+        return longest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sstoken.records.documents import read_table
+from sstoken.records.documents import read_table, schema, validate
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,22 @@ class ModelEntry:
     keep_ratio: float | None = None
 
 
-def load_models(path: str | Path) -> dict[str, ModelEntry]:
+MODELS_FILE = "sstoken/models/models.tsv"
+
+
+def load_models(path: str | Path = MODELS_FILE, own: list[dict] | None = None) -> dict[str, ModelEntry]:
+    """name -> entry: the shipped models, then those of ``path``, then ``own`` rows; a later row of a name goes before.
+
+    Raises:
+        ConfigError: names the file and line, or the own row.
+    """
+    rows = [*read_table(MODELS_FILE, "models"), *read_table(path, "models")]
+    for number, row in enumerate(own or []):
+        text = {key: "" if v is None else f"{v:g}" if isinstance(v, float) else str(v) for key, v in row.items()}
+        validate(text, schema("models"), f"own_models[{number}]")
+        rows.append(text)
     entries = {}
-    for row in read_table(path, "models"):
+    for row in rows:
         revision, ratio = row.get("revision") or None, row.get("keep_ratio") or None
         fields = {k: row[k] for k in ("name", "family", "size", "source")}
         entries[row["name"]] = ModelEntry(**fields, revision=revision, keep_ratio=float(ratio) if ratio else None)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import difflib
+import re
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jsonschema import Draft202012Validator
@@ -32,13 +34,86 @@ def schema(name: str) -> dict:
     return yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text())
 
 
-def read_yaml(path: str | Path) -> dict:
+class _Loader(yaml.SafeLoader):
+    """YAML as people expect it: ``1e-3`` is a number, a key stands once, NaN and infinity are no settings."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in lines:
+                    problem = f"the key {key.value!r} stands in line {lines[key.value]} already"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                lines[key.value] = line
+        return super().construct_mapping(node, deep)
+
+    def number(self, node: yaml.ScalarNode) -> float:
+        value = self.construct_yaml_float(node)
+        if value != value or value in (float("inf"), float("-inf")):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{node.value} is no number to work with", node.start_mark
+            )
+        return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.number)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+.0123456789")
+)
+
+
+def parse_yaml(text: str) -> Any:
+    """One YAML document. ``1e-3`` is a number, as in YAML 1.2.
+
+    Raises:
+        yaml.YAMLError: not valid YAML, a key that stands twice, NaN or infinity.
+    """
+    return yaml.load(text, Loader=_Loader)  # a SafeLoader: plain values only
+
+
+def yaml_problem(error: yaml.YAMLError) -> str:
+    """``line:column: what is wrong``, in one line."""
+    mark = getattr(error, "problem_mark", None)
+    problem = " ".join(str(getattr(error, "problem", None) or error).split())
+    if "'\\t'" in problem:
+        problem = "a tab; YAML is indented with blanks"
+    return f"{mark.line + 1}:{mark.column + 1}: {problem}" if mark else problem
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a file that a configuration names.
+
+    Raises:
+        ConfigError: it is not there, is a folder, or is not UTF-8.
+    """
     try:
-        return yaml.safe_load(located(path).read_text()) or {}
+        return located(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path}: a folder; a file is needed") from error
+    except PermissionError as error:
+        raise ConfigError(f"{path}: may not be read (permission denied)") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not a text file in UTF-8 (byte {error.start})") from error
+
+
+def read_yaml(path: str | Path) -> dict:
+    """The mapping that a YAML file holds.
+
+    Raises:
+        ConfigError: names the file and the line.
+    """
+    text = read_text(path)
+    try:
+        document = parse_yaml(text) or {}
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+        problem = yaml_problem(error)
+        raise ConfigError(f"{path}:{problem}" if problem[0].isdigit() else f"{path}: {problem}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: a list or a single value; a mapping of keys is needed")
+    return document
 
 
 def validate(document, rules: dict, where: str) -> None:
@@ -58,7 +133,20 @@ def _explain(error) -> list[str]:
             hint = f" Did you mean {guess[0]!r}?" if guess else ""
             lines.append(f"unknown key {'.'.join(filter(None, [key, extra]))!r}.{hint} Known here: {', '.join(known)}")
         return lines
-    return [f"{key or 'top level'}: {error.message}"]
+    hint = ""
+    if error.validator == "type" and error.validator_value == "array":
+        items = (
+            [item.strip() for item in error.instance.split(",")]
+            if isinstance(error.instance, str)
+            else [error.instance]
+        )
+        wanted = f"[{', '.join(map(str, items))}]"
+        return [
+            f"{key or 'top level'}: {error.instance!r} is not a list; write {key}={wanted}, in a file {key}: {wanted}"
+        ]
+    if error.validator == "pattern" and "propertyNames" in error.absolute_schema_path:
+        hint = "; a name has small letters, digits, points and hyphens"
+    return [f"{key or 'top level'}: {error.message}{hint}"]
 
 
 def read_table(path: str | Path, schema_name: str) -> list[dict[str, str]]:
@@ -67,12 +155,10 @@ def read_table(path: str | Path, schema_name: str) -> list[dict[str, str]]:
     Raises:
         ConfigError: names the file, the line, and the column.
     """
-    try:
-        text = located(path).read_text()
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file") from error
+    text = read_text(path)
     numbered = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip() and not line.startswith("#")]
-    rules, rows, seen = schema(schema_name), [], {}
+    rules, rows = schema(schema_name), []
+    seen: dict[str, int] = {}
     for (number, _), row in zip(
         numbered[1:], csv.DictReader((line for _, line in numbered), delimiter="\t"), strict=True
     ):

@@ -89,6 +89,18 @@ STAGES = {
         (*SILENT, *AS_CONTENT, "sstoken.tasks"),  # a benchmark's own name covers its task
         ("torch", "transformers", "peft", "tokenizers", "lm_eval", "datasets"),
     ),
+    # what is not training's
+    "audit": Code(
+        ("sstoken.jobs.audit",),
+        (
+            "sstoken.records",
+            "sstoken.experiment",
+            "sstoken.models",
+            "sstoken.data",
+            "sstoken.selection",
+            "sstoken.training",
+        ),
+    ),
 }
 """The one place that says whose code a stage's numbers pass through."""
 
@@ -145,9 +157,10 @@ def report_code() -> dict[str, str]:
     return _coded({str(path): path for path in files})
 
 
+@cache
 def scorer_code(config: type) -> dict[str, str]:
     """The same of a scorer's own file and what it alone imports (``sstoken.selection`` is everyone's)."""
-    path = _file_of(config.__module__) or Path(sys.modules[config.__module__].__file__)
+    path = _file_of(config.__module__) or Path(sys.modules[config.__module__].__file__ or "")
     own = closure(_imports(path), (*SILENT, "sstoken.selection.contract", SCORERS + "__init__"))
     everyone = closure(STAGES["train"].entries, STAGES["train"].leave_out)
     package = SCORERS.rstrip(".")
@@ -164,6 +177,7 @@ def _coded(modules: dict[str, Path]) -> dict[str, str]:
     return {f"code {shown(path)}": file_code(path) for path in sorted(modules.values())}
 
 
+@cache
 def versions_of(stage: str) -> dict[str, str]:
     """``{version <library>: version}``; builds of one version for other hardware (``2.13.0+cpu``) are the same."""
     found = {}
@@ -194,6 +208,7 @@ def _within(module: str, room: str) -> bool:
     return module == room or module.startswith(room if room.endswith(".") else f"{room}.")
 
 
+@cache
 def _file_of(module: str) -> Path | None:
     if not _within(module, PACKAGE.name):
         return None

@@ -64,6 +64,24 @@ def show_run(
     return {"text": _as_text, "jsonl": _as_lines, "html": _as_page}[format](samples)
 
 
+def tokens_of(run_folder: str | Path) -> tuple[Path, Path]:
+    """(tokens, model) that a run of ``results/{experiment}/runs/{model}/{method}/seed{seed}`` was trained on and from.
+
+    Raises:
+        ValueError: no record of a run there, or its tokens are gone.
+    """
+    folder = Path(run_folder)
+    record = folder / "run.json"
+    if not record.exists():
+        raise ValueError(f"{record}: no such file; give results/{{experiment}}/runs/{{model}}/{{method}}/seed{{seed}}")
+    wanted = json.loads(record.read_text())["tokens_sha256"]
+    root, model = folder.parents[3], folder.parents[1].name
+    for path in sorted((root / "tokens" / model).rglob("*.json")):
+        if json.loads(path.read_text()).get("tokens_sha256") == wanted:
+            return path.with_suffix(".safetensors"), root / "models" / model
+    raise ValueError(f"{root / 'tokens' / model}: the tokens that this run was trained on are not there any more")
+
+
 def _tokenizer(source: str | Path | Tokenizer) -> Tokenizer:
     if isinstance(source, Tokenizer):
         return source

@@ -138,7 +138,7 @@ def _keep_flat(score_BT, mask_BT, keep_ratio, rounding):
         keep_N = ~wrong_N
         keep_N[wrong_N.nonzero()[: count - numbers, 0]] = True
     else:
-        threshold = _kth_largest(score_N, count, numbers)
+        threshold = _kth_largest(score_N, int(count), numbers)
         keep_N = score_N > threshold
         keep_N[(score_N == threshold).nonzero()[: count - int(keep_N.sum()), 0]] = True
     return keep_N.reshape(mask_BT.shape) if whole else torch.zeros_like(mask_BT).masked_scatter(mask_BT, keep_N)
@@ -152,4 +152,4 @@ def _kth_largest(score_N: torch.Tensor, k: int, numbers: int) -> float:
         array_N = (score_N if score_N.dtype in (torch.float32, torch.float64) else score_N.float()).numpy()
         return float(np.partition(array_N, numbers - k)[numbers - k])
     score_N = score_N.masked_fill(score_N.isnan(), float("-inf"))
-    return score_N.kthvalue(score_N.shape[0] - k + 1).values
+    return score_N.kthvalue(score_N.shape[0] - k + 1).values  # type: ignore[return-value]  # stays on the device

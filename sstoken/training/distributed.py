@@ -76,5 +76,5 @@ def is_sharded(model: torch.nn.Module) -> bool:
 
 
 def leave_shards_alone(model: torch.nn.Module) -> None:
-    """Tell DDP that a sharded parameter is no business of its."""
+    """Make DDP ignore the sharded parameters."""
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, sharded_parameters(model))

@@ -1,11 +1,16 @@
 """Ablations: which runs they add, and which they find among those that are there."""
 
+import json
+from pathlib import Path
+
 import pytest
 import yaml
 
 from sstoken.experiment.config import check_config, load_config
-from sstoken.experiment.grid import Grid, Run
-from sstoken.experiment.job_groups import evaluation_groups, training_groups
+from sstoken.experiment.grid import Grid
+from sstoken.experiment.job_groups import Jobs
+from sstoken.experiment.layout import Run
+from sstoken.experiment.tickets import Tickets
 from sstoken.records.documents import ConfigError
 
 
@@ -45,7 +50,8 @@ def test_an_ablation_runs_on_its_models_alone(root):
     grid = grid_of(root, methods=["base", "full"], ablations=[ablation(values=[0.25, 0.75])])
     assert grid.reported("tiny-llama") == ["base", "full", "sstoken.gamma=0.25", "sstoken.gamma=0.75"]
     assert grid.reported("tiny-qwen2") == ["base", "full"]
-    assert grid.losses("tiny-llama", "train", "base") in grid.run_inputs(Run("tiny-llama", "sstoken.gamma=0.25", 0))
+    run = Tickets(grid).results[grid.run_record(Run("tiny-llama", "sstoken.gamma=0.25", 0))]
+    assert str(grid.losses("tiny-llama", "train", "base", 0).with_suffix(".json")) in run.ticket.records()
 
 
 @pytest.mark.parametrize(
@@ -71,33 +77,32 @@ def test_a_model_with_its_own_ratio_cannot_be_ablated_over_ratios(root, tmp_path
 
 
 @pytest.mark.parametrize("size", [1, 3, 12, 1000])
-def test_every_run_stands_in_exactly_one_batch_and_after_what_it_needs(root, size):
-    grid = grid_of(root, runs_in_one_job=size, ablations=[ablation()])
-    done = set()
-    for batch in training_groups(grid):
-        for model in batch.models if size > 1 else ():
-            for run in batch.of({"model": model}):
-                before = grid.previous(run)
-                assert before is None or before in done
-                done.add(run)
-    if size > 1:
-        assert {run for run in done if run.part is None} == set(grid.runs())
-        records = [
-            str(grid.evaluation_record(run))
-            for batch in evaluation_groups(grid)
-            for model in batch.models
-            for run in batch.of({"model": model})
-        ]
-        assert sorted(records) == sorted(map(str, grid.evaluations()))
+def test_every_result_stands_in_exactly_one_job_and_after_what_it_needs(root, tmp_path, monkeypatch, size):
+    monkeypatch.chdir(tmp_path)
+    jobs = Jobs(grid_of(root, runs_in_one_job=size, ablations=[ablation()]))
+    made, left = [], set()
+    for (rule, name), job in jobs.jobs.items():
+        own = [result.record for result in job.results]
+        assert set(job.waits) <= left, "a job waits for one that comes later"
+        for place, result in enumerate(job.results):
+            for record in map(Path, result.ticket.records()):
+                assert jobs.made_by[record] in job.waits or record in own[:place]
+            assert result.job == rule and result.model == job.results[0].model
+        made += own
+        left.add(jobs.done(rule, name))
+    assert sorted(made) == sorted(jobs.tickets.results) and len(set(made)) == len(made)
+    runs = [sum(r.run is not None and r.run.part is None for r in job.results) for job in jobs.jobs.values()]
+    assert max(runs) <= max(size, 4) * 1.5 and (size > 1 or max(runs) == 1)
 
 
-def test_a_job_asks_for_all_that_its_runs_need_and_nothing_of_its_own(root):
-    grid = grid_of(root, runs_in_one_job=12)
-    for batch in training_groups(grid):
-        inputs = batch.inputs(grid.run_inputs)({"model": "tiny-llama"})
-        own = {str(grid.run_record(run)) for run in batch.of({"model": "tiny-llama"})}
-        assert not own & set(inputs)
-        assert str(grid.tokens("tiny-llama", "train")) in inputs
+def test_a_job_elsewhere_reads_the_order_that_the_workflow_wrote(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    jobs = Jobs(grid_of(root, runs_in_one_job=12))
+    jobs.write("of the report", "of the audit")
+    elsewhere = Jobs(jobs.grid, plan=False)
+    for rule, name in jobs.jobs:
+        assert elsewhere.order(rule, name) == json.loads(json.dumps(jobs.order(rule, name)))
+    assert elsewhere.all_done() == [] and elsewhere.report() == "of the report"
 
 
 def test_the_default_configuration_has_the_ablations_of_the_paper(root):

@@ -10,7 +10,10 @@ from packaging.requirements import Requirement
 
 from sstoken.evaluation import EvaluationSettings
 from sstoken.experiment.config import AdapterSettings, TrainingSettings, check_config, load_config
-from sstoken.experiment.grid import Grid, Run
+from sstoken.experiment.grid import Grid
+from sstoken.experiment.layout import Run
+from sstoken.experiment.reference import END, START, keys_reference
+from sstoken.experiment.tickets import Tickets
 from sstoken.models.table import load_models
 from sstoken.records.documents import ConfigError, read_table, schema
 
@@ -82,12 +85,17 @@ def test_every_schema_is_closed(name):
         assert closed is False or isinstance(closed, dict), place
 
 
-def test_every_key_is_described_in_the_configs_readme(root):
-    text = (root / "config" / "README.md").read_text()
+def test_every_key_is_described_and_the_configs_readme_is_made_from_that(root):
     for place, rules in every_object(schema("config")):
         for key, value in rules["properties"].items():
             assert value.get("description") or "$ref" in value, f"{place}.{key}"
-            assert f"`{key}`" in text, f"config/README.md does not explain {key}"
+    _, _, made = (root / "config" / "README.md").read_text().partition(START)
+    assert made.partition(END)[0].strip() == keys_reference(), (
+        "run: python -m sstoken.experiment.reference config/README.md"
+    )
+    for place, rules in every_object(schema("config")):
+        for key in rules["properties"]:
+            assert f"| `{key}` |" in made, f"{place}.{key}"
 
 
 def test_a_table_error_names_file_and_line(tmp_path):
@@ -112,12 +120,14 @@ def test_what_a_method_is_scored_with_is_added_and_shared():
     reference = Run("tiny-llama", "reference", 7)
     assert reference in grid.runs()
     assert len(grid.runs()) == 1 + 3 * 2
-    inputs = {
-        str(path) for seed in (3, 4) for m in grid.methods for path in grid.run_inputs(Run("tiny-llama", m, seed))
-    }
-    losses = {path for path in inputs if "references" in path}
+    runs = [Run("tiny-llama", method, seed) for seed in (3, 4) for method in grid.methods]
+    losses = {path for run in runs for path in made_of(grid, run) if "references" in path}
     folder = "results/x/references/tiny-llama/train"
-    assert losses == {f"{folder}/base.safetensors", f"{folder}/reference.seed7.safetensors"}
+    assert losses == {f"{folder}/base.json", f"{folder}/reference.seed7.json"}
+
+
+def made_of(grid, run) -> list[str]:
+    return Tickets(grid).results[grid.run_record(run)].ticket.records()
 
 
 def test_a_history_can_be_the_end_of_another_run_of_the_grid(tmp_path, root):
@@ -128,8 +138,10 @@ def test_a_history_can_be_the_end_of_another_run_of_the_grid(tmp_path, root):
     path.write_text(yaml.safe_dump(document))
     grid = Grid(with_settings(methods=["second"], seeds=[5], methods_file=str(path)))
     assert [m.name for m in grid.needed_methods("tiny-llama")] == ["full", "second"]
-    assert grid.losses("tiny-llama", "train", "full.seed5") in grid.run_inputs(Run("tiny-llama", "second", 5))
-    assert grid.label_inputs("tiny-llama", "full.seed5") == [grid.run_record(Run("tiny-llama", "full", 5))]
+    losses = grid.losses("tiny-llama", "train", "full.seed5").with_suffix(".json")
+    assert str(losses) in made_of(grid, Run("tiny-llama", "second", 5))
+    full = str(grid.run_record(Run("tiny-llama", "full", 5)))
+    assert full in Tickets(grid).results[losses].ticket.records()
     with pytest.raises(ConfigError, match="loop -> loop"):
         Grid(with_settings(methods=["loop"], methods_file=str(path)))
 
@@ -141,7 +153,7 @@ def test_a_chain_is_a_chain_of_jobs():
     while run := grid.previous(run):
         parts.append(run.part)
     assert parts == [3, 2, 1, 0]
-    assert grid.run_record(Run(*[end.model, end.method, 0], 3)) in grid.run_inputs(end)
+    assert str(grid.run_record(Run(*[end.model, end.method, 0], 3))) in made_of(grid, end)
 
 
 def test_a_models_own_keep_ratio_reaches_selecting_methods_only(tmp_path):
@@ -157,17 +169,51 @@ def test_pins_are_the_same_everywhere(root):
     extras = project["optional-dependencies"]
     lock = dict(line.split("==") for line in (root / "requirements.lock").read_text().splitlines() if "==" in line)
     names = {name.lower().replace("_", "-"): pin for name, pin in lock.items()}
-    for pin in [*project["dependencies"], *extras["smollm2"], *extras["test"]]:
-        name, version = pin.split("==")
-        assert names[name.lower().replace("_", "-")] == version, pin
-    expected = [*project["dependencies"], *(p for p in extras["smollm2"] if not p.startswith("llm-"))]
+    product = [*project["dependencies"], *(p for extra in ("workflow", "eval", "report") for p in extras[extra])]
+    asked = [Requirement(text) for text in [*product, *extras["smollm2"], *extras["test"]]]
+    for requirement in asked:
+        assert requirement.specifier.contains(names[requirement.name.lower().replace("_", "-")]), requirement
+    wanted = [Requirement(text).name for text in [*product, *extras["smollm2"]] if not text.startswith("llm-")]
+    expected = [f"{name}=={names[name.lower().replace('_', '-')]}" for name in wanted]
     for path in ("environment.yml", "workflow/envs/sstoken.yaml"):
         assert yaml.safe_load((root / path).read_text())["dependencies"][-1]["pip"] == expected, path
 
 
-def test_torch_has_all_that_its_build_asks_for():
-    """The lock is installed without dependencies; a CUDA build needs packages that no lock of a CPU's environment names."""
-    for text in requires("torch"):
+def test_the_lowest_version_asked_for_is_one_that_the_suite_runs_on(root):
+    """Of requirements-oldest.txt where it names the package, else of the lock."""
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    tested = {}
+    for file in ("requirements.lock", "requirements-oldest.txt"):
+        pins = [line.split("==") for line in (root / file).read_text().splitlines() if "==" in line and line[0] != "#"]
+        tested |= {name.lower().replace("_", "-"): version for name, version in pins}
+    extras = project["optional-dependencies"]
+    for text in [*project["dependencies"], *extras["workflow"], *extras["eval"], *extras["report"]]:
+        requirement = Requirement(text)
+        lowest = next(s.version for s in requirement.specifier if s.operator in (">=", "=="))
+        pin = tested[requirement.name.lower().replace("_", "-")]
+        assert pin == lowest or pin.startswith(f"{lowest}."), f"{text}: tested on {pin}"
+
+
+def test_the_library_alone_is_small(root):
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    names = {Requirement(text).name.lower() for text in project["dependencies"]}
+    assert not names & {
+        "snakemake",
+        "lm-eval",
+        "pandas",
+        "matplotlib",
+        "scipy",
+        "statsmodels",
+        "jinja2",
+        "pytest",
+        "trl",
+    }
+
+
+@pytest.mark.parametrize("package", ["torch", "trl", "transformers", "peft", "accelerate", "datasets"])
+def test_libraries_have_all_that_they_ask_for(package):
+    """The lock is installed without dependencies, so nobody else looks whether its packages fit: beside TRL, too."""
+    for text in requires(package):
         requirement = Requirement(text)
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             assert requirement.specifier.contains(version(requirement.name), prereleases=True), text

@@ -1,16 +1,22 @@
 """make plan: the sizes it starts from, the work it counts, and that it speaks for every configuration."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
 from sstoken.experiment.config import load_config
+from sstoken.experiment.grid import Run
 from sstoken.experiment.plan import Plan, Work
+from sstoken.experiment.plan_text import render
+from sstoken.experiment.runtime import runtime
 from sstoken.models.sizes import sizes_of
 from sstoken.models.table import load_models
+from sstoken.records.documents import read_table
 
+QUESTIONS = (1267, 1172, 2376, 10042, 651, 14042, 817, 17944, 8268, 1713)
 PUBLISHED = {"Llama-3.2-3B": 3.21e9, "Llama-3.1-8B": 8.03e9, "Qwen2.5-7B": 7.62e9, "Qwen2.5-14B": 14.77e9}
 
 
@@ -80,21 +86,81 @@ def test_work_adds_up():
     assert Work(1, 2, 3, 4, 5, 6) + Work(1, 1, 1, 1, 1, 1) * 2 == Work(3, 4, 5, 6, 7, 8)
 
 
+def questions_and_rows(folder):
+    (folder / "rows.jsonl").write_text("{}\n")
+    for row in read_table("sstoken/evaluation/benchmarks.tsv", "benchmarks"):
+        path = folder / "questions" / re.sub(r"{.*?}", "x", row["data"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}\n")
+
+
 @pytest.mark.parametrize("name", ["paper", "config", "smollm2", "idea", "ci"])
 def test_every_configuration_has_a_plan(workflow, root, name):
-    settings = ["instruct_data=Snakefile", "benchmarks_data=workflow"] if name == "smollm2" else []
+    settings = ["instruct_data=rows.jsonl", "benchmarks_data=questions"] if name == "smollm2" else []
+    questions_and_rows(workflow.folder)
     done = subprocess.run(
-        [sys.executable, "-m", "sstoken.experiment.plan", f"config/{name}.yaml", *settings],
+        [sys.executable, "-m", "sstoken", "plan", f"config/{name}.yaml", *settings],
         cwd=workflow.folder, env=workflow.environment() | {"PYTHONPATH": str(root)}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert "hours a job | GPUs a job" in done.stdout and "Detectable at 80 %" in done.stdout
+    assert f"--configfile config/{name}.yaml" in done.stdout.rsplit("snakemake ", 1)[1]
     assert "| total |" in done.stdout and "Tokens: estimated" in done.stdout and "saved" in done.stdout
 
 
 def test_unknown_sizes_are_asked_for(workflow, root):
     path = workflow.configuration("open", data={"train": {"sources": ["{world}/train.jsonl"]}}, methods=["full"])
     done = subprocess.run(
-        [sys.executable, "-m", "sstoken.experiment.plan", str(path)],
+        [sys.executable, "-m", "sstoken", "plan", str(path)],
         cwd=workflow.folder, env=workflow.environment() | {"PYTHONPATH": str(root)}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 1 and "set plan.samples.train" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_hours_a_job_gpus_a_job_and_days_follow_from_the_work(paper):
+    plan = paper(models=["Qwen2.5-14B"], methods=["full"], seeds=[0, 1])
+    text = render(plan, [], gpus=(1, 1000))
+    row = next(line for line in text.splitlines() if line.startswith("| train | Qwen2.5-14B | full "))
+    cells = [cell.strip() for cell in row.split("|")]
+    hours = plan.training("full", "Qwen2.5-14B").flops / 3.5e14 / 3600
+    assert float(cells[11]) == pytest.approx(hours / 4, abs=0.006) and cells[12] == "4"
+    total = sum(work.flops / plan.throughput()[0][stage] for (stage, _, _), work in plan.table().items()) / 3600
+    critical = hours / 4 + plan.evaluation("Qwen2.5-14B").flops / 1.5e14 / 3600
+    assert plan.critical_hours() == pytest.approx(critical)
+    assert f"{total / 24:.1f} on 1, {critical / 24:.1f} on 1000" in text
+
+
+def test_a_job_asks_for_twice_its_estimate_and_half_an_hour(paper):
+    plan = paper(models=["Llama-3.1-8B"], methods=["tokencleaning-self-evolving"], seeds=[0])
+    run = Run("Llama-3.1-8B", "tokencleaning-self-evolving", 0)
+    hours = plan.training(run.method, run.model).flops / 5 / 3.5e14 / 3600
+    for count in (1, 20):
+        asked = runtime(plan.grid, "train", run.model, [run] * count, 720)
+        assert asked == pytest.approx(max(60, 120 * hours * count + 30), abs=1)
+    open_plan = paper(models=["Llama-3.1-8B"], methods=["full"], plan={"flops_per_second": None})
+    assert runtime(open_plan.grid, "train", run.model, [], 720) == 720
+
+
+def test_the_smallest_detectable_effect_shrinks_with_questions_and_seeds(paper):
+    settings = {"models": ["Llama-3.2-3B"], "methods": ["full"]}
+    three = paper(**settings, seeds=[0, 1, 2]).detectable()
+    assert three == pytest.approx(
+        2.8016 * (0.06 * sum(1 / (100 * q) for q in QUESTIONS) + 2 * 0.0035**2 / 3) ** 0.5, rel=1e-3
+    )
+    assert three < paper(**settings, seeds=[0]).detectable()
+    few = paper(**settings, seeds=[0, 1, 2], evaluation={"limit": 120}).detectable()
+    assert few == pytest.approx(2.8016 * (0.06 / 1200 + 2 * 0.0035**2 / 3) ** 0.5, rel=1e-3)
+
+
+def test_a_plan_without_adapter_without_gpu_or_for_an_unknown_benchmark_is_a_plan(paper, tmp_path):
+    plan = paper(models=["Llama-3.2-3B"], methods=["full"], training={"adapter": None})
+    assert plan.disk()["adapters and weights"] == 3 * 2 * plan.sizes["Llama-3.2-3B"].parameters
+    assert "| total |" in render(plan, [])
+    bare = paper(models=["Llama-3.2-3B"], methods=["base"], plan={"flops_per_second": None}, evaluation={"limit": 1})
+    text = render(bare, [])
+    assert "Throughput: unknown" in text and "Wall time" not in text and "of what it would have been" not in text
+    own = paper(models=["Llama-3.2-3B"], methods=["base"], benchmarks=["mine", "arc_easy"])
+    text = render(own, [])
+    assert "Not counted: mine" in text and "as the number of questions is not" in text
+    only = paper(models=["Llama-3.2-3B"], methods=["base"], benchmarks=["mine"])
+    assert "| total |" in render(only, [])  # no token anywhere

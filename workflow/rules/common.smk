@@ -4,17 +4,15 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from snakemake.settings.enums import RerunTrigger
-
 sys.path.insert(0, str(workflow.basedir))
 
 import sstoken
-from sstoken.experiment.audited import audit_entries, audit_inputs, audit_labels
-from sstoken.experiment.config import check_config, settings_of
+from sstoken.experiment.audited import audit_entries, audit_inputs, audit_losses
+from sstoken.experiment.check import check, remember
+from sstoken.experiment.config import read_config
 from sstoken.experiment.grid import Grid
-from sstoken.experiment.job_groups import Jobs
 from sstoken.experiment.layout import Run
-from sstoken.experiment.progress import Progress
+from sstoken.experiment.runtime import runtime
 from sstoken.records.devices import host_memory, visible_gpus
 from sstoken.records.documents import ConfigError, located
 from sstoken.report.facts import facts_of, table_options
@@ -34,12 +32,13 @@ def any_of(known):
     return "|".join(map(re.escape, known)) or "(?!)"
 
 
-# Snakemake leaves the numbers inside a list or mapping of the command line as text
-config.update(settings_of(workflow.config_settings.config_args or []))
-
+# read here and not by Snakemake, which takes 1e-3 for text, a key's second value for its first, and an override for a block
 try:
-    CONFIG = check_config(config, workflow.configfiles)
+    CONFIG = read_config(
+        workflow.config_settings.configfiles or workflow.configfiles, workflow.config_settings.config_args or []
+    )
     GRID = Grid(CONFIG)
+    check(GRID)
 except (ConfigError, MethodError) as error:
     raise WorkflowError(str(error)) from None
 
@@ -53,41 +52,10 @@ REPORT = [
 
 wildcard_constraints:
     job="[^/]+",
+    model=any_of(GRID.models),
 
 
-# What is to be made, and in which jobs. A job's own process reads its order from the file that the workflow wrote.
-JOBS = Jobs(GRID, plan=workflow.is_main_process)
-if workflow.is_main_process:
-    JOBS.forget()
-# nor do Snakemake's own records of code, parameters and sets of inputs say what is to be made
-type(workflow).rerun_triggers = property(lambda _: frozenset({RerunTrigger.SOFTWARE_ENV}))
-
-
-def order(rule, key=None):
-    """Of a rule's job: what it waits for, what it makes, for which model."""
-    return lambda wildcards: JOBS.order(rule, wildcards.job)[key]
-
-
-def each_result(rule, tell):
-    """Of a rule's job: what it must be told of each result, in order."""
-    return lambda wildcards: [tell(result) for result in JOBS.order(rule, wildcards.job)["results"]]
-
-
-# The report of these results, by this code: a rule of the report is done where its stamp of this name lies
-REPORT_NAME = JOBS.report(facts_of(GRID), table_options(GRID), CONFIG["benchmarks_file"], CONFIG["models_file"])
-
-
-def start():
-    """What the workflow does before its first job."""
-    JOBS.write(REPORT_NAME)
-    workflow.dag.priorityfiles |= set(JOBS.first())  # the first model's main table before the others
-    workflow.dag.update_priority()
-    Progress(GRID.progress()).watch(lambda line: print(line, file=sys.stderr, flush=True))
-
-
-def stamp(rule):
-    """What a rule of the report leaves when it is done, beside its outputs."""
-    return JOBS.done("report", f"{rule}.{REPORT_NAME}")
+include: "jobs.smk"
 
 
 def gpus(wildcards):
@@ -97,6 +65,16 @@ def gpus(wildcards):
 
 def gpus_of_run(wildcards):
     return gpus(wildcards) * GRID.parallel(order("train", "model")(wildcards)).gpus
+
+
+def minutes(rule, stage, default):
+    """What a job asks for, more at each attempt: of the plan, where the throughput is known."""
+
+    def of_job(wildcards, attempt):
+        runs = [Run(**result["run"]) for result in order(rule, "results")(wildcards) if result["run"]]
+        return attempt * runtime(GRID, stage, order(rule, "model")(wildcards), runs, default)
+
+    return of_job
 
 
 def memory(rule):

@@ -15,7 +15,7 @@ rule evaluate:
     threads: 1
     resources:
         mem_mb=memory("evaluate"),
-        runtime=720,
+        runtime=minutes("evaluate", "evaluate", 720),
         gpu=gpus,
     params:
         title=order("evaluate", "title"),

@@ -33,7 +33,7 @@ rule losses:
     threads: 1
     resources:
         mem_mb=memory("losses"),
-        runtime=240,
+        runtime=minutes("losses", "references", 240),
         gpu=gpus,
     params:
         title=order("losses", "title"),

@@ -16,7 +16,7 @@ rule train:
     threads: 1
     resources:
         mem_mb=memory("train"),
-        runtime=720,
+        runtime=minutes("train", "train", 720),
         gpu=gpus_of_run,
     params:
         title=order("train", "title"),

@@ -1,20 +1,24 @@
 """Every method of the benchmark: one file a scorer, one entry of ``methods.yaml`` a method.
 
-A scorer is found by its place: ``sstoken/selection/methods/mine.py`` with a frozen ``Config(Scorer)``.  An entry names a
-scorer and says how much is kept, ranked within what, against which weights.
+A scorer is found by its place: ``sstoken/selection/methods/mine.py`` with a frozen ``Config(Scorer)``, or any file of your
+own by its path.  An entry names a scorer and says how much is kept, ranked within what, against which weights.  Entries of
+your own file, or of a configuration's ``own_methods``, add to those of ``methods.yaml`` and may extend them.
 """
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
+import importlib.util
 import pkgutil
+import sys
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
+from sstoken.records.documents import read_yaml
 from sstoken.selection import Chooser, Scorer
 from sstoken.selection.contract import FROM_LOGITS, SIGNALS, STATIC_SIGNALS, kind_of
 
@@ -206,13 +210,59 @@ def scorers() -> dict[str, type[Scorer]]:
     return found
 
 
+def scorer_of(name: str, where: str | Path) -> type[Scorer]:
+    """The Config class of a scorer of this folder, by name, or of a file of your own, by path (``ideas/mine.py``).
+
+    Raises:
+        MethodError: an unknown name, or a file that is not there, does not run, or has no ``Config(Scorer)``.
+    """
+    if not name.endswith(".py"):
+        available = scorers()
+        _known("scorer", name, available, where)
+        return available[name]
+    path = Path(name).resolve()
+    if not path.is_file():
+        raise MethodError(
+            f"{where}: scorer {name}: no such file (a path counts from the working directory, {Path.cwd()})"
+        )
+    try:
+        return _scorer_of_file(path, hashlib.sha256(f"{path}\0".encode() + path.read_bytes()).hexdigest())
+    except MethodError as error:
+        raise MethodError(f"{where}: {error}") from error
+
+
+@cache
+def _scorer_of_file(path: Path, digest: str) -> type[Scorer]:
+    """``digest``, of path and content, tells an edited file from the one that was read before."""
+    module_name = f"sstoken_scorer_{digest[:12]}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[module_name]
+        frames = []
+        trace = error.__traceback__
+        while trace:
+            frames += [trace.tb_lineno] if trace.tb_frame.f_code.co_filename == str(path) else []
+            trace = trace.tb_next
+        line = error.lineno if isinstance(error, SyntaxError) else frames[-1] if frames else "?"
+        raise MethodError(f"scorer {path}:{line}: {type(error).__name__}: {error}") from error
+    config = getattr(module, "Config", None)
+    if not (isinstance(config, type) and issubclass(config, Scorer)):
+        raise MethodError(f"scorer {path}: no class Config(Scorer); README shows one")
+    return config
+
+
 def track_options(track: str) -> dict:
     """``{methods: …, evaluation: …}`` of one track of ``tracks.yaml``.
 
     Raises:
         MethodError: an unknown track.
     """
-    tracks = yaml.safe_load(TRACKS_FILE.read_text())
+    tracks = read_yaml(TRACKS_FILE)
     _known("track", track, tracks, TRACKS_FILE.name)
     return tracks[track]
 
@@ -220,23 +270,27 @@ def track_options(track: str) -> dict:
 def entries_of(document: dict, track: str = "corrected", where: str | Path = METHODS_FILE) -> dict[str, dict]:
     """name -> plain entry, with ``extends`` resolved and the track's options applied.
 
+    Args:
+        document: ``{methods: {name: entry}}``; its entries add to those of ``methods.yaml`` and go before them.
+
     Raises:
         MethodError: an unknown track, or a track's option for an unknown method.
     """
-    entries = document["methods"]
+    entries = read_yaml(METHODS_FILE)["methods"] | document["methods"]
     options = track_options(track).get("methods") or {}
     for name in options:
-        _known("method", name, [*entries, "all"], f"{TRACKS_FILE}, track {track}")
+        _known("method", name, [*entries, "all"], f"{TRACKS_FILE.name}, track {track}")
     return {name: _resolve(name, entries, options, where) for name in entries}
 
 
 def load_methods(path: str | Path = METHODS_FILE, track: str = "corrected") -> dict[str, Method]:
-    """All methods of a file, with the track's options applied.
+    """All methods: those of ``methods.yaml`` and of ``path``, with the track's options applied.
 
     Raises:
         MethodError: an unknown track, scorer, key or parameter; the message lists the known ones.
+        ConfigError: a file that is not there or is no YAML.
     """
-    entries = entries_of(yaml.safe_load(Path(path).read_text()), track, path)
+    entries = entries_of(read_yaml(path), track, path)
     return {name: build_method(name, entry, path) for name, entry in entries.items()}
 
 
@@ -247,14 +301,16 @@ def load_method(name: str, path: str | Path = METHODS_FILE, track: str = "correc
     return methods[name]
 
 
-def _resolve(name: str, entries: dict, options: dict, path) -> dict:
+def _resolve(name: str, entries: dict, options: dict, path, trail: tuple[str, ...] = ()) -> dict:
     """The entry over what it extends, each with the track's options: a variant follows its parent onto a track."""
-    entry = dict(entries[name])
+    if name in trail:
+        raise MethodError(f"{path}: methods extend each other: {' -> '.join([*trail, name])}")
+    entry = dict(entries[name] or {})
     parent = entry.pop("extends", None)
     if parent is None:
         return _merge(_merge(entry, options.get("all", {}) if entry.get("scorer") else {}), options.get(name, {}))
     _known("method", parent, entries, f"{path}, method {name}, extends")
-    return _merge(_merge(_resolve(parent, entries, options, path), entry), options.get(name, {}))
+    return _merge(_merge(_resolve(parent, entries, options, path, (*trail, name)), entry), options.get(name, {}))
 
 
 def _merge(under: dict, over: dict) -> dict:
@@ -273,10 +329,9 @@ def build_method(name: str, entry: dict, path: str | Path = METHODS_FILE) -> Met
         _known("key", key, [*known, "scorer", "parameters", "extends"], f"{path}, method {name}")
     scorer = None
     if scorer_name is not None:
-        available = scorers()
-        _known("scorer", scorer_name, available, f"{path}, method {name}")
+        config = scorer_of(scorer_name, f"{path}, method {name}")
         try:
-            scorer = available[scorer_name].from_parameters(parameters)
+            scorer = config.from_parameters(parameters)
         except ValueError as error:
             raise MethodError(f"{path}, method {name}: {error}") from error
     return Method(name=name, scorer=scorer, **entry)

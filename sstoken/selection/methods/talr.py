@@ -39,7 +39,7 @@ class Config(Scorer):
     def weigh(self, signals: Signals, keep_BR: torch.Tensor) -> torch.Tensor:
         mask_BR = signals.mask_BR
         loss_BR = signals.loss * mask_BR
-        tau = self.temperature
+        tau: float | torch.Tensor | None = self.temperature
         if tau is None:
             tau = (loss_BR.sum(-1) / mask_BR.sum(-1)).nanmedian().nan_to_num(1.0).clamp_min(1e-6)
         return (-loss_BR / tau).exp().clamp_min(self.least) * keep_BR

@@ -1,0 +1,3 @@
+from sstoken.cli import main
+
+main()

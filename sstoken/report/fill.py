@@ -1,0 +1,87 @@
+"""Put the tables of finished runs into Markdown: what stands between ``<!-- table: … -->`` and ``<!-- end -->``.
+
+``averages E`` and ``differences E`` are one row a method and one column a model of experiment E; any other word is that table
+of the report, ``results/E/report/tables/<word>.md``; ``bench`` is ``results/bench/step.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from pathlib import Path
+
+import pandas as pd
+
+from sstoken.report.numbers import interval, number, signed
+
+MARKED = re.compile(r"(<!-- table: (?P<what>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def fill(path: Path, results: Path = Path("results")) -> tuple[list[str], list[str]]:
+    """Rewrite the file's tables.
+
+    Returns:
+        Those that were written, and those left as they are since their run is not there.
+    """
+    done, left = [], []
+
+    def replaced(found: re.Match) -> str:
+        table = _table(found["what"].split(), results)
+        (left if table is None else done).append(found["what"])
+        return found[0] if table is None else f"{found[1]}\n{table.strip()}\n\n{found[3]}"
+
+    text = MARKED.sub(replaced, path.read_text())
+    path.write_text(text)
+    return done, left
+
+
+def _table(words: list[str], results: Path) -> str | None:
+    if words == ["bench"]:
+        path = results / "bench" / "step.json"
+        return _bench(json.loads(path.read_text())) if path.exists() else None
+    name, experiment = words
+    tables = results / experiment / "report" / "tables"
+    if name in ("averages", "differences"):
+        path = tables / f"{name}.csv"
+        return _matrix(pd.read_csv(path), name) if path.exists() else None
+    path = tables / f"{name}.md"
+    return path.read_text() if path.exists() else None
+
+
+def _matrix(frame: pd.DataFrame, name: str) -> str:
+    """One row a method, one column a model, of the averages over benchmarks."""
+    frame = frame[frame["benchmark"] == "Average"]
+    if name == "differences":
+        frame = frame[frame["against"] == "full"]
+    models, methods = list(dict.fromkeys(frame["model"])), list(dict.fromkeys(frame["method"]))
+    cells = {(row["model"], row["method"]): _cell(row, name) for _, row in frame.iterrows()}
+    head = "method" if name == "averages" else "method minus full"
+    lines = [f"| {head} | {' | '.join(models)} |", "|---|" + "--:|" * len(models)]
+    lines += [f"| {method} | {' | '.join(cells.get((model, method), '') for model in models)} |" for method in methods]
+    return "\n".join(lines)
+
+
+def _cell(row: pd.Series, name: str) -> str:
+    if pd.isna(row["estimate"]):
+        return ""
+    if name == "averages":
+        return f"{number(row['estimate'], 1)} ± {number((row['high'] - row['low']) / 2, 1)}"
+    return f"{signed(row['estimate'], 1)} {interval(row['low'], row['high'], 1, plus=True)}" + "*" * bool(
+        row["significant"]
+    )
+
+
+def _bench(rows: list[dict]) -> str:
+    whole = [row for row in rows if "ratio_to_hf_full" in row]
+    lines = [
+        "| device | shape | case | seconds | ratio to plain Hugging Face | peak memory, GB |",
+        "|---|---|---|--:|--:|--:|",
+    ]
+    for row in whole:
+        seconds = row["seconds"] if isinstance(row["seconds"], float) else statistics.median(row["seconds_each"])
+        lines.append(
+            f"| {row['device']} | {row['shape']} | {row['case']} | {seconds:.2f} | {row['ratio_to_hf_full']:.2f} "
+            f"| {row['peak_memory_bytes'] / 1e9:.2f} |"
+        )
+    return "\n".join(lines)
