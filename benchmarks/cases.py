@@ -72,9 +72,11 @@ def synthetic_data(samples: list[tuple[int, int]], batches: int, model: Path, se
     offset_S1 = torch.tensor([0] + [p + r for p, r in lengths]).cumsum(0)
     data = TokenData(ids_N, offset_S1, mask_N, tuple(f"sample-{n}" for n in range(len(lengths))))
     total = int(mask_N.sum())
-    signals = {
-        name: torch.rand(total, generator=generator) * 12 for name in ("base_loss", "reference_loss", "history_loss")
-    }
+    losses = (
+        "base_loss", "reference_loss", "history_loss", "unconditional_loss", "reference_loss:harmful",
+        "reference_loss:utility",
+    )  # fmt: skip
+    signals = {name: torch.rand(total, generator=generator) * 12 for name in losses}
     signals |= {"uniform": torch.rand(total, generator=generator)}
     signals |= {"truth": torch.zeros(total, dtype=torch.uint8)}
     return SelectionDataset(data, signals)

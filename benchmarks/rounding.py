@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments,
 
 from sstoken.data import token_data
 from sstoken.selection.methods import load_method
+from sstoken.selection.token_loss import WideProjection
 from sstoken.training.dataset import SelectionDataset
 from sstoken.training.reference_losses import compute_losses
 from sstoken.training.trainer import SelectionTrainer
@@ -28,9 +29,9 @@ SHAPES = {"32 x 1": (32, 1), "8 x 4": (8, 4)}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def rounded_product(hidden_CD, weight_VD, out_CV):
+def rounded_product(projection, hidden_CD, out_CV):
     """Logits in the inputs' dtype, as most code has them."""
-    return out_CV.copy_(hidden_CD @ weight_VD.T)
+    return out_CV.copy_(hidden_CD @ projection.weight_VD.to(hidden_CD.dtype).T)
 
 
 def masks(data, dtype: torch.dtype, shape: tuple[int, int], rounded: bool, folder: str):
@@ -39,7 +40,7 @@ def masks(data, dtype: torch.dtype, shape: tuple[int, int], rounded: bool, folde
 
     set_seed(0)
     model = AutoModelForCausalLM.from_pretrained(WEIGHTS, dtype=dtype)
-    logits = patch("sstoken.selection.token_loss.wide_product", rounded_product) if rounded else patch.dict({}, {})
+    logits = patch.object(WideProjection, "__call__", rounded_product) if rounded else patch.dict({}, {})
     with logits:
         base = compute_losses(model, data)
         targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -16,7 +16,9 @@ from tests.flow import Workflow
 
 ROOT = Path(__file__).parents[1]
 VOCABULARY = 97
-LONG = re.compile(r"Trainer\b|tests\.(trainers|ranks|flow|simulation|hub)|lm_eval|harness|pretrain|figures import|generate\(|subprocess")
+LONG = re.compile(
+    r"Trainer\b|tests\.(trainers|ranks|flow|simulation|hub)|lm_eval|harness|pretrain|figures import|generate\(|subprocess"
+)
 
 # a busy machine is not a wrong result
 settings.register_profile("sstoken", deadline=None)

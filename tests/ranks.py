@@ -36,7 +36,7 @@ def main(out: Path, name: str, strategy: str) -> None:
         output_dir=str(out / "checkpoints"), per_device_train_batch_size=2, gradient_accumulation_steps=4 // ranks,
         num_train_epochs=1, learning_rate=1e-2, lr_scheduler_type="constant", use_cpu=True, report_to="none",
         train_sampling_strategy="sequential", logging_steps=1, save_strategy="steps", save_steps=3, disable_tqdm=True,
-        dataloader_pin_memory=False,
+        dataloader_pin_memory=False, per_device_eval_batch_size=1,
         ddp_find_unused_parameters=False, gradient_checkpointing=strategy == "fsdp",
         gradient_checkpointing_kwargs={"use_reentrant": False},
     )  # fmt: skip
@@ -48,12 +48,13 @@ def main(out: Path, name: str, strategy: str) -> None:
     if strategy == "fsdp":
         layer = trainer.model.get_base_model().model.layers[0].self_attn.q_proj.base_layer.weight
         assert layer.to_local().shape[0] * ranks == layer.shape[0], "every rank holds a shard"
+    found = trainer.evaluate(ragged_tokens(samples=7, seed=1))["eval_loss"]
     if arguments.should_save:
         state = {n: p.detach().contiguous() for n, p in trainer.model.named_parameters() if p.requires_grad}
         save_file(state, out / "adapter.safetensors")
         save_file(trainer.record, out / "record.safetensors")
         losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-        (out / "log.json").write_text(json.dumps({"loss": losses, "counted": trainer.counted}))
+        (out / "log.json").write_text(json.dumps({"loss": losses, "counted": trainer.counted, "evaluation": found}))
 
 
 if __name__ == "__main__":

@@ -107,10 +107,10 @@ SCENARIOS = {
     "unlike methods (llama)": World(seed_sd=SEED_SD["llama"]),
     "unlike methods (qwen2)": World(seed_sd=SEED_SD["qwen2"]),
     "passages of 4": World(passage=4),
-    "40 entities in all benchmarks": World(entities=40),
     "two methods and the base": World(methods=("base", "full", "sstoken")),
     "one seed": World(seeds=1, seed_sd=0.0),
     "12 questions": World(questions=12),
+    "40 entities in all benchmarks": World(entities=40),
 }
 
 

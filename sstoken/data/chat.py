@@ -14,7 +14,7 @@ import numpy as np
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from sstoken.data.forms import RENDERED, texts_in
+from sstoken.data.messages import RENDERED, texts_in
 from sstoken.data.readers import DataError, Row
 
 TEMPLATES = ("tulu", "tokenizer")
@@ -198,9 +198,14 @@ class Chat:
         if "tool_calls" in turns[-1]:
             upto = self._apply(turns, values, tools)
             closed = next((mark for mark in self.ends if upto.rstrip().endswith(mark)), "")
-            if not whole.startswith(upto.rstrip()) or len(upto.rstrip()) < stop:
+            if whole.startswith(upto.rstrip()) and len(upto.rstrip()) >= stop:
+                return len(upto.rstrip()) if closed or not self.ends else len(upto)
+            # a template that lays out a last turn otherwise: the first end of turn before the next content
+            rest = whole[stop:].split("\x02")[0]
+            places = [(rest.find(mark), len(mark)) for mark in self.ends if mark in rest]
+            if not places:
                 raise RenderError("the tokenizer's chat template does not show where a turn with tool_calls ends")
-            return len(upto.rstrip()) if closed or not self.ends else len(upto)
+            return stop + sum(min(places))
         return stop + next((len(mark) for mark in self.ends if whole.startswith(mark, stop)), 0)
 
     def _ends_of_turn(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import torch
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from sstoken.data.chat import Chat, Rendered, RenderError, noise_codes, response_mask, touched, whole_offsets
-from sstoken.data.readers import BadRow, DataError, Row, rows_of, stop_at
+from sstoken.data.readers import DROP, BadRow, DataError, Row, rows_of, stop_at
 from sstoken.data.tokens import TokenData
 
 LOG = logging.getLogger(__name__)
@@ -37,7 +37,9 @@ def token_data(
     Raises:
         DataError: a row that cannot be used, by its number; no rows; a tokenizer that the template cannot be filled with.
     """
-    return tokenize(rows_of(dataset), tokenizer, template=template, max_length=max_length, on_bad_row="stop")[0]
+    return tokenize(rows_of(dataset), tokenizer, template=template, max_length=max_length, on_bad_row="stop", hint="")[
+        0
+    ]
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def tokenize(
     max_length: int,
     on_bad_row: str,
     counts: Counter | None = None,
+    hint: str = DROP,
 ) -> tuple[TokenData, list[BadRow]]:
     """Render, tokenise once, mask by character offsets, cut at ``max_length``.
 
@@ -67,6 +70,7 @@ def tokenize(
     Args:
         counts: gets ``cut_samples`` (longer than ``max_length``), ``turns`` (assistant's, trained on) and
             ``turns_without_end`` (those that the template does not end); both misses are also logged.
+        hint: what an error about bad rows proposes.
 
     Raises:
         DataError: no rows, or bad ones under "stop"; a tokenizer without offsets, or that does not know its own eos as
@@ -101,7 +105,7 @@ def tokenize(
         for name, value_T in zip(("ids", "mask", "truth", "teaches", "clean"), values, strict=True):
             columns[name].append(value_T[:max_length])
         columns["names"].append(row.id)
-    stop_at(bad, on_bad_row, len(rows))
+    stop_at(bad, on_bad_row, len(rows), hint)
     if not columns["ids"]:
         raise DataError(f"none of {len(rows)} rows can be used; the first: {bad[0].place}: {bad[0].reason}")
     _tell(counts, len(columns["ids"]), max_length)

@@ -14,10 +14,12 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from sstoken.data.forms import SPANS, BadForm, Content, read_form
+from sstoken.data.forms import Content, read_form
+from sstoken.data.messages import SPANS, BadForm
 
 LOG = logging.getLogger(__name__)
 SUFFIXES = (".jsonl", ".json", ".parquet")
+DROP = " (text.on_bad_row: drop would leave them out and count them)"
 SHOWN = 10  # bad rows spelled out in an error; the rest is counted
 
 
@@ -129,12 +131,7 @@ def _tell(rows: list[Row]) -> None:
         LOG.warning("rows in %d forms: %s", len(places), found)
 
 
-def stop_at(
-    bad: list[BadRow],
-    policy: str,
-    total: int,
-    hint: str = " (text.on_bad_row: drop would leave them out and count them)",
-) -> None:
+def stop_at(bad: list[BadRow], policy: str, total: int, hint: str = DROP) -> None:
     """Raise for bad rows under the policy "stop"."""
     if policy not in ("stop", "drop"):
         raise DataError(f"on_bad_row must be 'stop' or 'drop', not {policy!r}")

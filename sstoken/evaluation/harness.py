@@ -157,12 +157,11 @@ def _run(lm, tokenizer, plan: Plan, settings: EvaluationSettings, tokenizer_id: 
 
 
 def _means(benchmark: Benchmark, results: dict) -> dict[str, float]:
-    """Every metric that the task has a number of for each question, averaged over questions."""
+    """Every metric that each question of the benchmark has a number of, averaged over questions."""
     samples = [s for found in results["samples"].values() for s in found if s["filter"] == benchmark.metric_key[1]]
-    names = (
-        [name for name in samples[0]["metrics"] if isinstance(samples[0].get(name), (int, float))] if samples else []
-    )
-    return {name: math.fsum(float(sample[name]) for sample in samples) / len(samples) for name in names}
+    numbers = [{name for name in s["metrics"] if isinstance(s.get(name), (int, float))} for s in samples]
+    shared = sorted(set.intersection(*numbers)) if numbers else []
+    return {name: math.fsum(float(sample[name]) for sample in samples) / len(samples) for name in shared}
 
 
 def _question_rows(benchmark: Benchmark, results: dict) -> list[dict]:

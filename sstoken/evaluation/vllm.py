@@ -33,7 +33,7 @@ def vllm_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, setti
         tokenizer.save_pretrained(folder)
         model.to("cpu")
         torch.cuda.empty_cache()
-        yield VLLM(
+        lm = VLLM(
             pretrained=folder,
             dtype=settings.dtype,
             batch_size="auto",
@@ -41,3 +41,24 @@ def vllm_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, setti
             add_bos_token=settings.add_bos,
             seed=settings.seed,
         )
+        lm.model = Counting(lm.model, model)
+        yield lm
+
+
+class Counting:
+    """vLLM's engine, which tells ``model.tokens_elsewhere`` how many tokens it read and wrote: no hook of torch sees them."""
+
+    def __init__(self, engine, model):
+        self._engine, self._model = engine, model
+        model.tokens_elsewhere = 0
+
+    def __getattr__(self, name: str):
+        return getattr(self._engine, name)
+
+    def generate(self, *args, **options):
+        outputs = self._engine.generate(*args, **options)
+        for output in outputs:
+            # of several samples, the prompt is read once; the first token comes out of that pass
+            written = sum(max(len(sample.token_ids) - 1, 0) for sample in output.outputs)
+            self._model.tokens_elsewhere += len(output.prompt_token_ids) + written
+        return outputs

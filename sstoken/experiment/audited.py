@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sstoken.experiment.grid import Grid
+from sstoken.experiment.tickets import Result, Tickets
 from sstoken.selection.methods import OWN_HISTORY, Method
 
 HELD_OUT = "reference"
@@ -20,8 +23,12 @@ def auditable(methods: list[Method]) -> tuple[list[Method], dict[str, str]]:
             refused[method.name] = "it does not train"
         elif method.data != "train":
             refused[method.name] = f"it trains on other rows ({method.data})"
-        elif not method.needs and method.keep_ratio == 1:
+        elif method.chooses:
+            refused[method.name] = "it chooses rows, not tokens"
+        elif method.keeps_all:
             refused[method.name] = "it keeps every token"
+        elif method.scorer.weighs and method.keep_ratio == 1:
+            refused[method.name] = "it keeps every token, and weighs it"
         elif method.reference == "previous" or method.parts > 1:
             refused[method.name] = "its reference is made by its own chain of runs"
         elif "history_loss" in method.needs and method.history in OWN_HISTORY:
@@ -50,11 +57,31 @@ def audit_entries(grid: Grid, model: str) -> dict[str, dict]:
 
 def audit_inputs(grid: Grid, model: str) -> dict[str, list[str] | str]:
     """The files that the audit of a model reads: ``model``, ``tokens``, ``heldout`` (or none), ``losses``."""
-    losses = [str(grid.losses(model, "train", label)) for label in audit_labels(grid, model).values()]
-    held_out = [str(grid.tokens(model, HELD_OUT))] if HELD_OUT in grid.config["data"] else []
+    losses = [str(path) for path in audit_losses(grid, model).values()]
+    held_out = [str(grid.tokens(model, HELD_OUT, _draw(grid, HELD_OUT)))] if HELD_OUT in grid.config["data"] else []
     return {
         "model": str(grid.model_record(model)),
-        "tokens": str(grid.tokens(model, "train")),
+        "tokens": str(grid.tokens(model, "train", _draw(grid, "train"))),
         "heldout": held_out,
         "losses": list(dict.fromkeys(losses)),
     }
+
+
+def audit_losses(grid: Grid, model: str) -> dict[str, Path]:
+    """signal -> file of its losses, of the rows of the first seed."""
+    labels = audit_labels(grid, model)
+    return {signal: grid.losses(model, "train", label, _draw(grid, "train")) for signal, label in labels.items()}
+
+
+def _draw(grid: Grid, dataset: str) -> int | None:
+    return grid.draw(dataset, grid.seeds[0])
+
+
+def audit_results(tickets: Tickets, model: str) -> list[Result]:
+    """The same as results that the workflow makes; the held-out rows' tokens are none of the grid's."""
+    grid = tickets.grid
+    found = [tickets.model(model), tickets.tokens(model, "train", _draw(grid, "train"))]
+    if HELD_OUT in grid.config["data"]:
+        found.append(tickets.tokens(model, HELD_OUT, _draw(grid, HELD_OUT)))
+    labels = dict.fromkeys(audit_labels(grid, model).values())
+    return found + [tickets.losses(model, "train", _draw(grid, "train"), label) for label in labels]

@@ -32,7 +32,7 @@ class AdapterSettings:
     rank: int
     alpha: float
     dropout: float
-    targets: tuple[str, ...]
+    targets: tuple[str, ...] | str
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ class TrainingSettings:
     def of(cls, section: dict) -> TrainingSettings:
         adapter = section["adapter"]
         if adapter is not None:
-            adapter = AdapterSettings(**{**adapter, "targets": tuple(adapter["targets"])})
+            targets = adapter["targets"]
+            adapter = AdapterSettings(**{**adapter, "targets": targets if isinstance(targets, str) else tuple(targets)})
         return cls(**{**section, "adapter": adapter})
 
 

@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
+from sstoken.experiment.audited import audit_results
 from sstoken.experiment.grid import Grid
 from sstoken.experiment.tickets import Result, Tickets
 from sstoken.records.files import atomic_write
-from sstoken.records.identity import name_of
+from sstoken.records.identity import code_of, name_of
 
 # rules whose job makes several results of a model where the configuration says so
 SHARED = ("tokens", "losses", "train", "evaluate")
@@ -68,6 +69,8 @@ class Jobs:
         self.jobs: dict[tuple[str, str], Job] = {}
         self.made_by: dict[Path, str] = {}
         if self.tickets:
+            self.targets = set(self.tickets.results)
+            self.audited = {model: audit_results(self.tickets, model) for model in grid.models}
             results = list(self.tickets.results.values())
             self.todo = [result for result in results if result.changed() != []]
             for rule, group in self._groups():
@@ -83,13 +86,29 @@ class Jobs:
         return json.loads((self.folder / rule / f"{name}.json").read_text())
 
     def all_done(self) -> list[str]:
-        """The files that the jobs leave."""
-        return [self.done(*key) for key in self.jobs]
+        """The files that the jobs leave which the grid asks for."""
+        return [self.done(*key) for key, job in self.jobs.items() if any(r.record in self.targets for r in job.results)]
+
+    def audit_waits(self, model: str) -> list[str]:
+        """The files that the jobs leave which a model's audit waits for; the held-out rows are read for it alone."""
+        records = [result.record for result in self.audited[model]] if self.tickets else []
+        return list(dict.fromkeys(self.made_by[record] for record in records if record in self.made_by))
+
+    def audit(self, *said) -> str:
+        """The name of the audits of these results, by this code; written down as the report's is."""
+        if self.tickets:
+            names = [result.ticket.name for results in self.audited.values() for result in results]
+            return name_of([code_of("audit"), code_of("train"), names, *said])
+        return (self.folder / "report" / "audit").read_text()
+
+    def wanted(self) -> dict[Path, str]:
+        """Record -> the ticket that it has once its result is current."""
+        return {path: result.ticket.name for path, result in self.tickets.results.items()}
 
     def first(self) -> list[str]:
         """Of the jobs that the first model's main table waits for last."""
-        wanted = {path for path, run in self.grid.evaluated().items()
-                  if run.model == next(iter(self.grid.models)) and run.method in self.grid.methods}  # fmt: skip
+        table = self.grid.main_table(next(iter(self.grid.models)))
+        wanted = [path for paths in table.values() for path in paths]
         return list(dict.fromkeys(self.made_by[path] for path in wanted if path in self.made_by))
 
     def report(self, *said) -> str:
@@ -98,16 +117,17 @@ class Jobs:
             return self.tickets.report(*said)
         return (self.folder / "report" / "name").read_text()
 
-    def write(self, report: str) -> None:
-        """The orders and the report's name, for jobs in processes of their own."""
+    def write(self, report: str, audit: str) -> None:
+        """The orders, the report's name and the audit's, for jobs in processes of their own."""
         for (rule, name), job in self.jobs.items():
             _write(self.folder / rule / f"{name}.json", json.dumps(job.plain(), indent=1))
         _write(self.folder / "report" / "name", report)
+        _write(self.folder / "report" / "audit", audit)
 
     def forget(self) -> None:
         """Remove what says that a job is done which is to be done again, and that a report is which is not of these results."""
-        for path in self.all_done():
-            Path(path).unlink(missing_ok=True)
+        for key in self.jobs:
+            Path(self.done(*key)).unlink(missing_ok=True)
         for path in (self.folder / "report").glob("*.done") if self.jobs else ():
             path.unlink(missing_ok=True)
 

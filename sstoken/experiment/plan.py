@@ -20,6 +20,8 @@ from sstoken.records.documents import ConfigError, read_table
 from sstoken.selection.methods import Method, build_method
 
 BENCHMARK_SIZES = "sstoken/evaluation/benchmark_sizes.tsv"
+WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
+"""Bytes a number."""
 DISCORDANCE = 0.06
 """Share of questions that two methods answer differently; 4 to 9 % in the embedded world."""
 SEED_SD = 0.0035
@@ -115,10 +117,13 @@ class Plan:
         all_losses = 1.0 if method.reads_logits else 1 / every if every else 0.0
         projected = kept + (rows.response - kept) * all_losses
         once = shape.forward(rows.tokens, rows.pairs, round(projected))
-        layers = once - 2 * shape.hidden * shape.vocabulary * round(projected)
-        recomputed = layers if self.grid.training.gradient_checkpointing else 0
-        history = method.own_history
-        measured = (method.parts - 1) / method.parts if method.reference == "previous" else float(history) * epochs
+        recomputed = 0
+        if self.grid.training.gradient_checkpointing:
+            recomputed = shape.recomputed(rows.tokens, rows.pairs, round(projected))
+        looks = method.own_history or method.anchor is not None or (method.chooses and bool(method.scorer.reads))
+        measured = (method.parts - 1) / method.parts if method.reference == "previous" else float(looks) * epochs
+        if method.chooses:  # it looks at every row, and trains on its choice
+            epochs *= method.scorer.take / method.scorer.candidates
         passes = 1 + bool(recomputed)
         flops = epochs * (once + recomputed + shape.backward(rows.tokens, rows.pairs, round(projected), round(kept)))
         flops += measured * shape.forward(rows.tokens, rows.pairs, rows.response)
@@ -195,10 +200,12 @@ class Plan:
         """Bytes on one GPU, at the longest samples: weights, adapters with their gradients and AdamW's moments,
         activations (all of a layer's, and each layer's input where they are recomputed), logits of a chunk or batch."""
         sizes, training = self.sizes[model], self.grid.training
-        width = {"float32": 4, "bfloat16": 2, "float16": 2}
+        width = WIDTHS
         shape = sizes.shape
         if stage == "train":
-            weights = sizes.parameters * width[training.dtype] + 16 * shape.trained_parameters
+            weights = 16 * sizes.parameters  # float32, as are gradients and AdamW's two moments
+            if training.adapter is not None:
+                weights = sizes.parameters * width[training.dtype] + 16 * shape.trained_parameters
             if self.grid.parallel(model).strategy == "fsdp":
                 weights //= self.grid.parallel(model).gpus
             tokens = training.micro_batch_size * self.config["text"]["max_length"]
@@ -226,9 +233,9 @@ class Plan:
             for run in self.grid.runs():
                 if run.model == model:
                     method = self.method(run.method, model)
-                    adapted = self.grid.training.adapter is not None
-                    width = 4 if self.grid.training.dtype == "float32" else 2
-                    trained = 4 * sizes.shape.trained_parameters if adapted else width * sizes.parameters
+                    trained = 4 * sizes.shape.trained_parameters
+                    if self.grid.training.adapter is None:
+                        trained = sizes.parameters * WIDTHS[self.grid.training.dtype]
                     found["adapters and weights"] += method.parts * trained
                     found["selection records"] += 5 * self.rows(model, method.data).response
         return dict(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sstoken.records.provenance import read_record
@@ -18,19 +18,31 @@ class Progress:
     The mean is over records of the same stage and model, or of the same stage where that model has finished none yet.
     A stage without any finished record has no estimate: the line then says how long the other stages will take.
 
-    records: path -> (stage, model), of everything that the grid asks for, in order.
+    records: path -> (stage, model), of everything that the grid asks for, in order. tickets: path -> that of a record
+    which counts; one of another ticket is still to be made. tables: model -> method -> records of its scores.
     """
 
-    def __init__(self, records: dict[Path, tuple[str, str]], now: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        records: dict[Path, tuple[str, str]],
+        tickets: Mapping[Path, str] | None = None,
+        tables: Mapping[str, Mapping[str, list[Path]]] | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ):
         self.records, self.now = records, now
+        self.tickets, self.tables = tickets or {}, dict(tables or {})
         self.seconds: dict[Path, float] = {}
         self._read()
         self.before, self.start = set(self.seconds), now()
+        while self.first_table():  # of what was there before, which is no news
+            pass
 
     def _read(self) -> None:
         for path in self.records:
             if path not in self.seconds and path.exists():
-                self.seconds[path] = read_record(path)["cost"]["seconds"]
+                record = read_record(path)
+                if self.tickets.get(path) in (None, record.get("ticket")):
+                    self.seconds[path] = record["cost"]["seconds"]
 
     def line(self) -> str:
         """E.g. ``trained 57 of 190, evaluated 40 of 194; about 6 minutes left``."""
@@ -40,6 +52,19 @@ class Progress:
             for stage, paths in self._by_stage().items()
         ]
         return ", ".join(counts) + f"; {self._left()}"
+
+    def first_table(self) -> str:
+        """The scores of a model whose runs are all there, once a model; "" while there is none.
+
+        Means without their intervals: those come with the tables.
+        """
+        for model, methods in self.tables.items():
+            if all(path in self.seconds for paths in methods.values() for path in paths):
+                del self.tables[model]
+                width = max(map(len, methods))
+                lines = [f"  {method:{width}} {100 * _mean(paths):6.2f}" for method, paths in methods.items()]
+                return "\n".join([f"{model} is done; mean score over its benchmarks and seeds:", *lines])
+        return ""
 
     def _by_stage(self) -> dict[str, list[Path]]:
         stages = defaultdict(list)
@@ -83,6 +108,14 @@ class Progress:
                 if len(self.seconds) != known:
                     known = len(self.seconds)
                     say(line)
+                    while table := self.first_table():
+                        say(table)
 
         threading.Thread(target=run, daemon=True).start()
         return stop
+
+
+def _mean(records: list[Path]) -> float:
+    """Over benchmarks, then over seeds."""
+    runs = [[row["score"] for row in read_record(path)["scores"]] for path in records]
+    return sum(sum(scores) / len(scores) for scores in runs) / len(runs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from sstoken.experiment.layout import Layout, Run
@@ -21,7 +22,7 @@ class Reported(Layout):
         return self.seeds if method == REFERENCE else self.seeds_of(method)
 
     def noisy_runs(self) -> list[Run]:
-        """The runs that are reported and whose data carries the truth about its noise: that of the embedded world."""
+        """The runs that are reported and whose data says which tokens are noise: planted by the world or here, or labelled."""
         methods = {
             m.name for m in self.all_methods.values() if m.trains and m.data != "clean" and self._planted(m.data)
         }
@@ -33,10 +34,21 @@ class Reported(Layout):
             for seed in self.reported_seeds(method)
         ]
 
+    @cache  # noqa: B019 one grid a process
     def _planted(self, dataset: str) -> bool:
         sets = self.config.get("data") or {}
-        sources = [source for part in dataset.split("+") for source in sets.get(part, {}).get("sources", [])]
-        return bool(sources) and all("{world}" in source for source in sources)
+        parts = [sets[part] for part in dataset.split("+") if part in sets]
+        sources = [source for section in parts for source in section["sources"]]
+        planted = any(any(section.get("noise") or {}) for section in parts)
+        return planted or any("{world}" in source or self._labelled(source) for source in sources)
+
+    def _labelled(self, source: str) -> bool:
+        """Whether a file of rows carries labels of noise, by the key's name in its text; a folder, if one of its files does."""
+        path = Path(self.resolve(source)) if "{instruct_data}" not in source or self.config["instruct_data"] else None
+        if path is None or source.startswith("hub:"):
+            return False
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        return any(_mentions(file, b'"noise"') for file in files if file.suffix in (".jsonl", ".json"))
 
     def selection_source(self, run: Run) -> dict:
         """Where the run's scores and masks lie, and the tokens that they speak of."""
@@ -58,6 +70,11 @@ class Reported(Layout):
             for seed in self.reported_seeds(method)
         )
         return {self.evaluation_record(run): run for run in runs}
+
+    def main_table(self, model: str) -> dict[str, list[Path]]:
+        """method -> records of its scores, of the model's rows of the main table."""
+        runs = {method: [Run(model, method, seed) for seed in self.reported_seeds(method)] for method in self.methods}
+        return {method: [self.evaluation_record(run) for run in own] for method, own in runs.items()}
 
     def asked_losses(self, model: str) -> list[tuple[str, str, int | None]]:
         """(data set, label of the weights, draw), each once, of every pass over the data that a method's scores need."""
@@ -98,3 +115,10 @@ class Reported(Layout):
         """Record -> (stage, model), of every run trained and evaluated: what a person waits for."""
         trained = {self.run_record(run): ("trained", run.model) for run in self.runs()}
         return trained | {path: ("evaluated", path.parents[2].name) for path in self.evaluations()}
+
+
+def _mentions(file: Path, word: bytes) -> bool:
+    if not file.is_file():
+        return False
+    with open(file, "rb") as lines:
+        return any(word in line for line in lines)

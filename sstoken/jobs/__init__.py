@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
-
 from sstoken.records.identity import Ticket
+from sstoken.records.locks import locked
 
 
 @contextmanager
@@ -63,7 +62,7 @@ def job(record: Path, threads: int, ticket: Ticket) -> Iterator[bool]:
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
     record.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(record.parent / f".{record.stem}.lock"):
+    with locked(record.parent / f".{record.stem}.lock"):
         ticket.check()
         yield ticket.finished(record)
 

@@ -60,7 +60,7 @@ def evaluate_run(
             scores, samples = known.with_new(found.scores, found.samples)
             with whole_folder(out, record.name) as folder:
                 samples.to_parquet(folder / "samples.parquet", index=False)
-        cost.tokens = cost.forward_tokens = sum(tokens)
+        cost.tokens = cost.forward_tokens = sum(tokens) + getattr(loaded, "tokens_elsewhere", 0)  # vLLM's
         cost.flops = Shape.of(loaded).forward(cost.tokens, 0, cost.tokens)
         provenance = found.provenance | {"benchmarks": known.details | found.provenance["benchmarks"]}
         details = {

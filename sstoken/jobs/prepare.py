@@ -112,7 +112,8 @@ def store_tokens(
         sections: what the data set is read from, one after the other; each may plant noise of its own.
     """
     from sstoken.data import check_limits, planted, read_rows, tokenize
-    from sstoken.models.load import load_tokenizer
+    from sstoken.models.fits import check_fits
+    from sstoken.models.load import load_config, load_tokenizer
 
     record = out.with_suffix(".json")
     with job(record, threads, ticket) as finished:
@@ -130,8 +131,10 @@ def store_tokens(
                     planting.append(carried)
                 rows, bad = [*rows, *read], [*bad, *faults]
             options = {"template": text["template"], "max_length": text["max_length"], "on_bad_row": policy}
-            data, cut = tokenize(rows, load_tokenizer(model), counts=(counts := Counter()), **options)
+            tokenizer = load_tokenizer(model)
+            data, cut = tokenize(rows, tokenizer, counts=(counts := Counter()), **options)
             check_limits(data, model)
+            check_fits(data, tokenizer, load_config(model), name)
             data.save(out)
         cost.tokens = len(data.input_ids)
         details = {

@@ -211,6 +211,8 @@ def count(cost: Cost, trainer: SelectionTrainer, shape: Shape) -> None:
     if counted["history_tokens"]:
         cost.flops += shape.forward(counted["history_tokens"], pairs, counted["response_tokens"])
     cost.flops += shape.forward(tokens, pairs, counted["projected_tokens"])
+    if trainer.args.gradient_checkpointing:
+        cost.flops += shape.recomputed(tokens, pairs, counted["projected_tokens"])
     cost.flops += shape.backward(tokens, pairs, counted["projected_tokens"], counted["kept_tokens"])
 
 

@@ -1,9 +1,12 @@
-"""What a transformers causal language model is made of: its layers, its output projection, and whether we know them."""
+"""What a transformers causal language model is made of: its layers, its output projection, how it attends."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
@@ -23,19 +26,42 @@ def causal_lm(model: torch.nn.Module) -> PreTrainedModel:
     return model
 
 
-def check_supported(model: torch.nn.Module) -> None:
-    """Raise where the loss would not be the model's own: anything but a linear projection between state and logits."""
+def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The part of a config that speaks of text: of a model for text alone, the config itself."""
+    return config.get_text_config(decoder=True)
+
+
+def text_part(model: torch.nn.Module) -> torch.nn.Module:
+    """The module of the layers that read text, or the whole model where it has no such module."""
     lm = causal_lm(model)
-    head = lm.get_output_embeddings()
-    if not isinstance(head, torch.nn.Linear):
-        raise NotImplementedError(
-            f"{type(lm).__name__}: the output projection must be a plain Linear, not {type(head).__name__}"
-        )
-    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
-        if getattr(lm.config, name, None) not in (None, 1, 1.0):
+    decoder = lm.get_decoder()
+    return decoder if isinstance(decoder, PreTrainedModel) or hasattr(decoder, "layers") else lm
+
+
+def has_experts(model: torch.nn.Module) -> bool:
+    """Whether it is a mixture of experts."""
+    return any("expert" in name for name, _ in model.named_parameters())
+
+
+def check_trainable(model: torch.nn.Module) -> None:
+    """Raise, in one sentence, where the loss that is trained here would not be the one that the model stands for."""
+    lm = causal_lm(model)
+    name, config = type(lm).__name__, text_config(lm.config)
+    if lm.config.is_encoder_decoder:
+        raise NotImplementedError(f"{name} is an encoder-decoder; only causal language models are trained here")
+    for adapter in getattr(model, "peft_config", {}).values():
+        if adapter.is_prompt_learning:
             raise NotImplementedError(
-                f"{type(lm).__name__} changes its logits by {name}, which token_loss does not know"
+                f"{adapter.peft_type.value} puts tokens of its own before every sample, so that positions are no longer "
+                "those of the data; use LoRA, or train all weights"
             )
+    if any(getattr(part, "output_router_logits", False) for part in (config, lm.config)):
+        raise NotImplementedError(
+            f"{name}: output_router_logits asks for the auxiliary loss that balances experts, which is not trained here; "
+            "set it to false in the model's config.json"
+        )
+    if lm.get_output_embeddings() is None:
+        raise NotImplementedError(f"{name} has no output projection over a vocabulary")
 
 
 def shortened_layer(model: torch.nn.Module) -> torch.nn.Module | None:
@@ -47,10 +73,29 @@ def shortened_layer(model: torch.nn.Module) -> torch.nn.Module | None:
 
 def layer_index(model: torch.nn.Module, layer: str | int) -> int:
     """ "shallow" is the first layer, "middle" the one at half depth, "deep" the last (as in ssToken's release)."""
-    count = causal_lm(model).config.num_hidden_layers
+    count = text_config(causal_lm(model).config).num_hidden_layers
     index = {"shallow": 0, "middle": count // 2, "deep": count - 1}.get(layer, layer)
     if not isinstance(index, int) or not 0 <= index < count:
         raise ValueError(
             f"attention_layer must be shallow, middle, deep or 0 to {count - 1} for this model, not {layer!r}"
         )
     return index
+
+
+def set_attention(lm: PreTrainedModel, implementation: str | None) -> None:
+    """Attend by one of transformers' ``AttentionInterface``; None, or a model that cannot choose: as it does."""
+    if implementation is not None and lm._can_set_attn_implementation():
+        lm.set_attn_implementation(implementation)
+
+
+@contextmanager
+def attend_by(lm: PreTrainedModel, implementation: str | None) -> Iterator[None]:
+    """``set_attention`` while the context lasts; afterwards every part of the model attends as before."""
+    configs = {id(part.config): part.config for part in lm.modules() if isinstance(part, PreTrainedModel)}
+    before = [(config, config._attn_implementation) for config in configs.values()]
+    set_attention(lm, implementation)
+    try:
+        yield
+    finally:
+        for config, value in before:
+            config._attn_implementation = value

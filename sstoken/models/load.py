@@ -12,6 +12,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -39,7 +40,7 @@ class Weights:
         adapter = self.run is not None and (self.run / "adapter_config.json").exists()
         folder = self.base if self.run is None or adapter else self.run
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=DTYPES[dtype], local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
+            folder, dtype=DTYPES[dtype], local_files_only=True, use_safetensors=True
         )
         model.to(device)
         if adapter:
@@ -58,6 +59,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         # by the model's type AutoTokenizer would take, e.g., Qwen2Tokenizer, which splits words another way
         return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def load_config(folder: Path) -> PreTrainedConfig:
+    return AutoConfig.from_pretrained(folder, local_files_only=True)
 
 
 def count_parameters(folder: Path) -> int:

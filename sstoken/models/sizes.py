@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
 
 from sstoken.models.flops import Shape
+from sstoken.models.projections import projections, targets_of
 from sstoken.models.table import ModelEntry
 from sstoken.records.documents import ConfigError, read_table
 
@@ -29,23 +29,25 @@ class Sizes:
     layer_width: int
 
 
-def sizes_of(entry: ModelEntry, folder: Path, *, rank: int = 0, targets: Collection[str] = ()) -> Sizes:
+def sizes_of(entry: ModelEntry, folder: Path, *, rank: int = 0, targets: tuple[str, ...] | str = ()) -> Sizes:
     """The model's sizes: of its folder where it has been brought in, else of the row of ``shapes.tsv``.
 
     Raises:
-        ConfigError: neither is there.
+        ConfigError: neither is there, or the model has no such target.
     """
     model = _model(entry, folder)
     shape = bare = Shape.of(model)
-    layers = [m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and "lm_head" not in n]
-    inputs = sum(m.in_features for m in layers) // shape.layers
-    outputs = sum(m.out_features for m in layers) // shape.layers
-    width = inputs + outputs
+    named = dict(model.named_modules())
+    layers = [named[name].weight.shape for name in projections(model)[0]]
+    # of a projection the last two sizes are its inputs and outputs, in an order that does not matter for the sum
+    width = sum(sum(size) for size in layers) // shape.layers
     if rank:
-        adapted = {n: m for n, m in model.named_modules() if n.rsplit(".", 1)[-1] in targets}
-        sizes = {n: rank * (m.in_features + m.out_features) for n, m in adapted.items()}
+        modules, arrays = _targets(model, entry, targets)
+        weights = {n: named[n].weight.shape for n in modules} | {n: model.get_parameter(n).shape for n in arrays}
+        sizes = {n: rank * sum(size[-2:]) * (size[0] if len(size) == 3 else 1) for n, size in weights.items()}
         trained, last = sum(sizes.values()), f".{shape.layers - 1}.mlp."
-        width += 2 * sum(m.in_features for m in adapted.values()) // shape.layers
+        inputs = [getattr(named[n], "in_features", named[n].weight.shape[0]) for n in modules]
+        width += 2 * sum(inputs) // shape.layers
         shape = replace(
             shape,
             trained_parameters=trained,
@@ -53,6 +55,13 @@ def sizes_of(entry: ModelEntry, folder: Path, *, rank: int = 0, targets: Collect
             last_mlp=shape.last_mlp and shape.last_mlp + sum(size for n, size in sizes.items() if last in n),
         )
     return Sizes(shape, bare, sum(p.numel() for p in model.parameters()), width)
+
+
+def _targets(model: PreTrainedModel, entry: ModelEntry, targets: tuple[str, ...] | str) -> tuple[list[str], list[str]]:
+    try:
+        return targets_of(model, targets)
+    except ValueError as error:
+        raise ConfigError(f"{entry.name}: {error}") from error
 
 
 def _model(entry: ModelEntry, folder: Path) -> PreTrainedModel:

@@ -89,6 +89,18 @@ STAGES = {
         (*SILENT, *AS_CONTENT, "sstoken.tasks"),  # a benchmark's own name covers its task
         ("torch", "transformers", "peft", "tokenizers", "lm_eval", "datasets"),
     ),
+    # what is not training's
+    "audit": Code(
+        ("sstoken.jobs.audit",),
+        (
+            "sstoken.records",
+            "sstoken.experiment",
+            "sstoken.models",
+            "sstoken.data",
+            "sstoken.selection",
+            "sstoken.training",
+        ),
+    ),
 }
 """The one place that says whose code a stage's numbers pass through."""
 

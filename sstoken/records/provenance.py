@@ -7,7 +7,9 @@ import platform
 import resource
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -39,8 +41,9 @@ class Cost:
     tokens: input tokens trained on, scored or stored. kept_tokens: response tokens in the loss.
     forward_tokens, backward_tokens: tokens that went through the model, each pass counted.
     flops: of matrix products, from shapes (a multiply-add counts 2). seconds: wall time without start-up; of a run that
-    was resumed, with the training up to the checkpoint that it went on from.
-    peak_memory_bytes: of the device on a GPU, of the process on a CPU.
+    was resumed, with the training up to the checkpoint that it went on from. cpu_seconds: of all threads of the process that
+    wrote the record; on a shared machine they scatter less than wall time. peak_memory_bytes: of the device on a GPU, of the
+    process on a CPU, while this job ran: another one before it in the same process does not count.
     """
 
     stage: str
@@ -53,6 +56,7 @@ class Cost:
     backward_tokens: int = 0
     flops: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     peak_memory_bytes: int = 0
     device: str = ""
 
@@ -111,15 +115,67 @@ def measured(cost: Cost, device: str):
         import torch
 
         torch.cuda.reset_peak_memory_stats()
-    start = time.perf_counter()
-    yield cost
-    if cuda:
-        torch.cuda.synchronize()
+    start, cpu = time.perf_counter(), time.process_time()
+    with own_peak() as process:
+        yield cost
+        if cuda:
+            torch.cuda.synchronize()
     cost.seconds += round(time.perf_counter() - start, 3)
-    # ru_maxrss counts KiB on Linux, bytes on macOS
-    process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    cost.peak_memory_bytes = max(cost.peak_memory_bytes, torch.cuda.max_memory_allocated() if cuda else process)
+    cost.cpu_seconds += round(time.process_time() - cpu, 3)
+    peak = torch.cuda.max_memory_allocated() if cuda else process["peak"]
+    cost.peak_memory_bytes = max(cost.peak_memory_bytes, peak)
     cost.device = torch.cuda.get_device_name() if cuda else processor()
+
+
+@contextmanager
+def own_peak(every: float = 0.02) -> Iterator[dict[str, int]]:
+    """Resident memory of this process at its highest inside, in bytes, under "peak" once it is left.
+
+    Linux keeps the highest mark and lets it be reset.  Where a container forbids that, a thread looks ``every`` so many
+    seconds; where there is no /proc, the mark is that of the process since its start.
+    """
+    found: dict[str, int] = {}
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _status("VmHWM")
+    except OSError:
+        with _sampled(every) as sampled:
+            yield found
+        # ru_maxrss counts KiB on Linux, bytes on macOS
+        process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        found["peak"] = sampled.get("peak", process)
+        return
+    yield found
+    found["peak"] = max(before, _status("VmHWM"))
+
+
+@contextmanager
+def _sampled(every: float) -> Iterator[dict[str, int]]:
+    found: dict[str, int] = {}
+    stop = threading.Event()
+
+    def look() -> None:
+        while True:
+            found["peak"] = max(found.get("peak", 0), _status("VmRSS"))
+            if stop.wait(every):
+                return
+
+    if not Path("/proc/self/status").exists():
+        yield found
+        return
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    try:
+        yield found
+    finally:
+        stop.set()
+        watcher.join()
+
+
+def _status(name: str) -> int:
+    """A line of /proc/self/status, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024
 
 
 def processor() -> str:

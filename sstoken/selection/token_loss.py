@@ -5,7 +5,10 @@ Shapes: N tokens, D hidden size, V vocabulary, C tokens of one chunk.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import torch
+from torch.nn.functional import cross_entropy
 
 from .autocast import no_autocast
 
@@ -16,13 +19,13 @@ TOP = 20
 CPU_LOGITS = 6_000_000
 """24 MB of float32: a block that glibc's malloc keeps for the next pass (from 32 MB on it never does)."""
 
-WIDENED = 4096
-"""Rows of a narrow projection that are widened at a time, on a CPU."""
+WIDENED = 2**26
+"""Numbers of a narrow projection that are held in float32 at a time, on a CPU: 256 MB."""
 
 
 def token_loss(
     hidden_ND: torch.Tensor,
-    weight_VD: torch.Tensor,
+    weight_VD: torch.Tensor | None,
     target_N: torch.Tensor,
     bias_V: torch.Tensor | None = None,
     *,
@@ -43,6 +46,7 @@ def token_loss(
     Args:
         hidden_ND: float32, bfloat16 or float64; the state at position i-1 for the target x_i. Differentiable.
         weight_VD: the output projection; its gradient is computed only if it requires one (frozen under LoRA).
+            None: ``hidden_ND`` are logits_NV already, of a model that does more to them than project.
         target_N: int64 in [0, V), or negative (-100 by custom): ignored, loss 0 and no gradient.
         bias_V: optional bias of the projection; differentiable if it requires a gradient.
         chunk_size: tokens a chunk, >= 1; on a CPU no more than CPU_LOGITS logits either.
@@ -60,6 +64,13 @@ def token_loss(
     Raises:
         ValueError: shapes that do not belong together, or chunk_size < 1.
     """
+    if weight_VD is None:
+        logits_NV = hidden_ND.to(torch.promote_types(hidden_ND.dtype, torch.float32))
+        with torch.no_grad():
+            for name, value_N in (measure or {}).items():
+                exp_NV = (logits_NV - logits_NV.amax(-1, keepdim=True)).exp_()
+                value_N.copy_(_distribution(name, exp_NV, exp_NV.sum(-1)))
+        return cross_entropy(logits_NV, target_N.clamp_min(-1), ignore_index=-1, reduction="none")
     if hidden_ND.dim() != 2 or weight_VD.dim() != 2 or hidden_ND.shape[1] != weight_VD.shape[1]:
         raise ValueError(
             f"token_loss needs hidden [N, D] and weight [V, D]; got {tuple(hidden_ND.shape)} and {tuple(weight_VD.shape)}"
@@ -95,14 +106,14 @@ class _Chunk:
 
     def __init__(self, tokens, weight_VD, bias_V):
         shape = (tokens, weight_VD.shape[0])
-        self.weight_VD, self.bias_V = weight_VD, bias_V
+        self.weight_VD, self.bias_V, self.project = weight_VD, bias_V, WideProjection(weight_VD)
         dtype = torch.promote_types(weight_VD.dtype, torch.float32)
         self.wide_CV = weight_VD.new_empty(shape, dtype=dtype)
         self.narrow_CV = self.wide_CV if weight_VD.dtype == dtype else weight_VD.new_empty(shape)
 
     def logits(self, hidden_CD):
         """Logits less their largest, a shift that changes no probability and lets exp neither overflow nor lose digits."""
-        logits_CV = wide_product(hidden_CD, self.weight_VD, self.wide_CV[: len(hidden_CD)])
+        logits_CV = self.project(hidden_CD, self.wide_CV[: len(hidden_CD)])
         if self.bias_V is not None:
             logits_CV.add_(self.bias_V)
         return logits_CV.sub_(logits_CV.amax(-1, keepdim=True))
@@ -119,17 +130,48 @@ class _Chunk:
         return value_CV if value_CV.dtype == self.weight_VD.dtype else self.narrow_CV[: len(value_CV)].copy_(value_CV)
 
 
-def wide_product(hidden_CD, weight_VD, out_CV):
-    """hidden @ weight.T into ``out_CV``, which may be wider than they are: then no product or sum is rounded to theirs."""
-    if out_CV.dtype == weight_VD.dtype:
-        return torch.mm(hidden_CD, weight_VD.T, out=out_CV)
-    if out_CV.is_cuda:
-        return torch.mm(hidden_CD, weight_VD.T, out_dtype=out_CV.dtype, out=out_CV)
-    hidden_CD = hidden_CD.to(out_CV.dtype)
-    for start in range(0, len(weight_VD), WIDENED):  # a block of the projection at a time, not a wide copy of it all
-        part_VD = weight_VD[start : start + WIDENED].to(out_CV.dtype)
-        out_CV[:, start : start + WIDENED] = hidden_CD @ part_VD.T
-    return out_CV
+class WideProjection:
+    """``hidden @ weight.T`` in float32 (or wider): of narrower inputs no product and no sum is rounded to their dtype.
+
+    weight_VD: the projection; a narrow one of up to WIDENED numbers is widened once, on a CPU, a larger one in blocks.
+    """
+
+    def __init__(self, weight_VD: torch.Tensor):
+        self.weight_VD, self.dtype = weight_VD, torch.promote_types(weight_VD.dtype, torch.float32)
+        self.narrow = weight_VD.dtype != self.dtype and not weight_VD.is_cuda
+        if self.narrow and weight_VD.numel() <= WIDENED:
+            self.weight_VD = weight_VD.to(self.dtype)
+        # bfloat16 numbers in float32 clothes: the CPU's bfloat16 units multiply them exactly and sum in float32
+        self.precision = "bf16" if self.narrow and weight_VD.dtype == torch.bfloat16 else None
+
+    def __call__(self, hidden_CD: torch.Tensor, out_CV: torch.Tensor) -> torch.Tensor:
+        if not self.narrow:
+            options = {} if hidden_CD.dtype == self.dtype else {"out_dtype": self.dtype}
+            return torch.mm(hidden_CD, self.weight_VD.T, out=out_CV, **options)
+        hidden_CD = hidden_CD.to(self.dtype)
+        with _matmul_precision(self.precision):
+            if self.weight_VD.dtype == self.dtype:
+                return torch.mm(hidden_CD, self.weight_VD.T, out=out_CV)
+            rows = max(1, WIDENED // self.weight_VD.shape[1])
+            for start in range(0, len(self.weight_VD), rows):
+                part_VD = self.weight_VD[start : start + rows].to(self.dtype)
+                out_CV[:, start : start + rows] = hidden_CD @ part_VD.T
+        return out_CV
+
+
+@contextmanager
+def _matmul_precision(precision: str | None):
+    """How a CPU may multiply float32 matrices while the context lasts; None: as before."""
+    settings = torch.backends.mkldnn.matmul
+    before = settings.fp32_precision
+    if precision is None or before == precision:
+        yield
+        return
+    settings.fp32_precision = precision
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
 
 
 def _distribution(name: str, exp_CV: torch.Tensor, sum_C: torch.Tensor) -> torch.Tensor:

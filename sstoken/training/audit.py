@@ -17,10 +17,11 @@ from transformers import TrainerCallback
 
 from sstoken.data import TokenData
 from sstoken.models.anatomy import layer_index
-from sstoken.selection import Scorer, Signals, keep_top, token_loss
+from sstoken.selection import Scorer, Signals, token_loss
 from sstoken.selection.methods import Method
 from sstoken.training.collate import PackedCollator, segments_of, signals_of, to_grid
 from sstoken.training.dataset import SelectionDataset, fixed_mask
+from sstoken.training.objective import kept
 from sstoken.training.packing import forward
 
 
@@ -67,11 +68,8 @@ class Auditor(Scorer):
         for method in self.methods:
             own = _restricted(signals, method.needs)
             score_BR = method.scorer.score(own).detach().float()
-            if method.name in self.fixed:
-                keep_BR = self._fixed(method.name, signals)
-            else:
-                rule = {"scope": method.scope, "rounding": method.rounding}
-                keep_BR = keep_top(score_BR, signals.mask_BR, method.keep_ratio, **rule)
+            fixed = method.name in self.fixed
+            keep_BR = self._fixed(method.name, signals) if fixed else kept(method, signals, score_BR)
             found[method.name] = score_BR, keep_BR
         return found
 
@@ -96,8 +94,9 @@ class Auditor(Scorer):
 
 
 def _restricted(signals: Signals, needs: frozenset[str]) -> Signals:
-    measured = {f.name for f in dataclasses.fields(signals)} - {"mask_BR", "position_B"}
-    return dataclasses.replace(signals, **{name: None for name in measured - needs})
+    measured = {f.name for f in dataclasses.fields(signals)} - {"mask_BR", "position_B", "references"}
+    references = {n: v for n, v in signals.references.items() if f"reference_loss:{n}" in needs}
+    return dataclasses.replace(signals, references=references, **{name: None for name in measured - needs})
 
 
 @dataclass(frozen=True)

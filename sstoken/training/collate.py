@@ -13,7 +13,7 @@ import torch
 from sstoken.selection import Signals, kept_count
 from sstoken.selection.contract import kind_of
 from sstoken.selection.methods import Method
-from sstoken.training.packing import Segments
+from sstoken.training.segments import Segments
 
 TOKEN_SIGNALS = (
     "base_loss", "base_rank", "unconditional_loss", "reference_loss", "history_loss", "uniform", "truth",

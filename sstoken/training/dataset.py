@@ -21,7 +21,7 @@ class SelectionDataset(torch.utils.data.Dataset):
     """Samples with their stored signals, in the order of training.
 
     data: S samples with R response tokens.
-    signals: name (one of TOKEN_SIGNALS) -> values [R] in data order.
+    signals: name (one of TOKEN_SIGNALS) -> values [R] in data order. ``base_rank`` follows from ``base_loss``.
     keep_R: bool [R], for a method whose mask is known before the first step.
     """
 
@@ -35,6 +35,8 @@ class SelectionDataset(torch.utils.data.Dataset):
                 raise ValueError(f"unknown signal {name!r}; known: {', '.join(TOKEN_SIGNALS)}")
             if len(value_R) != total:
                 raise ValueError(f"{name} has {len(value_R)} values, the data {total} response tokens")
+        if "base_loss" in self.signals:
+            self.signals.setdefault("base_rank", rank_share(self.signals["base_loss"]))
 
     def _columns(self):
         return [*self.signals.items(), *([("keep", self.keep_R)] if self.keep_R is not None else [])]
@@ -89,16 +91,13 @@ def lacking(method: Method, dataset: SelectionDataset) -> set[str]:
 
 
 def prepared(method: Method, dataset: SelectionDataset) -> SelectionDataset:
-    """The data set with what follows from it before the first step: ``base_rank``, and the mask of a static method.
+    """The data set with the mask of a method whose mask is known before the first step.
 
     Raises:
         ValueError: a stored signal that the method needs is not there.
     """
     if missing := lacking(method, dataset):
         raise ValueError(f"method {method.name} needs {', '.join(sorted(missing))} in its dataset's signals")
-    if "base_rank" in method.needs:
-        ranks = {"base_rank": rank_share(dataset.signals["base_loss"])}
-        dataset = SelectionDataset(dataset.data, ranks | dataset.signals, dataset.keep_R)
     if not method.static or dataset.keep_R is not None:
         return dataset
     few = signals_of(PackedCollator()([dataset[index] for index in range(min(CHECKED, len(dataset)))]), method.needs)

@@ -59,7 +59,8 @@ class EvaluatesPacked:
             return token_loss(hidden_RD, weight_VD, target_R, bias_V, chunk_size=self.chunk_size)
 
         def losses_and_logits(hidden_ND, weight_VD, bias_V):
-            found["logits"] = linear(hidden_ND.to(weight_VD.dtype), weight_VD, bias_V)
+            known = weight_VD is None  # the model does more to its logits than project
+            found["logits"] = hidden_ND if known else linear(hidden_ND.to(weight_VD.dtype), weight_VD, bias_V)
             return losses(hidden_ND[batch["response_R"] - 1], weight_VD, bias_V)
 
         project, segments = losses, segments_of(batch)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sstoken.selection import keep_top
+from sstoken.selection import Signals, keep_top
 from sstoken.selection.methods import Method
 from sstoken.training.collate import from_grid, from_ranked, signals_of, to_grid
 from sstoken.training.scorer_check import check_scorer, check_weights
@@ -53,14 +53,7 @@ def choose(
     if check:
         check_scorer(scorer, signals, score_BR)
     score_BR = score_BR.detach()
-    if "keep" in batch:
-        keep_BR = to_grid(batch["keep"], batch)
-    elif scorer.keep_above is not None:
-        keep_BR = (score_BR >= scorer.keep_above) & signals.mask_BR
-    elif method.keep_ratio == 1:
-        keep_BR = signals.mask_BR
-    else:
-        keep_BR = keep_top(score_BR, signals.mask_BR, method.keep_ratio, scope=method.scope, rounding=method.rounding)
+    keep_BR = to_grid(batch["keep"], batch) if "keep" in batch else kept(method, signals, score_BR)
     keep_R, score_R = from_grid(keep_BR, batch), from_grid(score_BR, batch)
     grids = scorer.parts(signals)
     parts = {name: from_grid(value_BR, batch) for name, value_BR in grids.items()}
@@ -75,6 +68,15 @@ def choose(
             check_weights(scorer, signals, weight_BR)
         raw_R = from_grid(weight_BR.float(), batch)
     return Choice(keep_R, score_R, _share(method, batch, keep_R, raw_R), raw_R, parts, spans_B)
+
+
+def kept(method: Method, signals: Signals, score_BR: torch.Tensor) -> torch.Tensor:
+    """keep_BR, bool: by the method's threshold or its ratio, within its scope."""
+    if method.scorer.keep_above is not None:
+        return (score_BR >= method.scorer.keep_above) & signals.mask_BR
+    if method.keep_ratio == 1:
+        return signals.mask_BR
+    return keep_top(score_BR, signals.mask_BR, method.keep_ratio, scope=method.scope, rounding=method.rounding)
 
 
 def _spans(value_BR: torch.Tensor, mask_BR: torch.Tensor) -> torch.Tensor:

@@ -15,11 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from sstoken.data import TokenData
-from sstoken.models.anatomy import check_supported
 from sstoken.records.files import atomic_write
 from sstoken.selection import token_loss
 from sstoken.training.collate import PackedCollator, segments_of
 from sstoken.training.packing import forward, packed_attention
+from sstoken.training.selftest import check_supported
 
 FORMAT = "1"
 

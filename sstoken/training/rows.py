@@ -66,7 +66,16 @@ class RowChoice:
     def _states(self, model, batch):
         everywhere_N = torch.arange(len(batch["input_ids"]), device=batch["input_ids"].device)
         segments = Segments(batch["lengths"], everywhere_N)
-        hidden_ND = forward(model, batch["input_ids"], batch["position_ids"], segments, lambda hidden, *_: hidden)
+
+        def states(hidden_ND, weight_VD, bias_V):
+            if weight_VD is None:
+                raise NotImplementedError(
+                    f"{type(causal_lm(model)).__name__} does more to its logits than project: choose a method that reads "
+                    "no states"
+                )
+            return hidden_ND
+
+        hidden_ND = forward(model, batch["input_ids"], batch["position_ids"], segments, states)
         return hidden_ND.split(batch["lengths"]), causal_lm(model).get_output_embeddings().weight
 
     def _only(self, batch: dict, kept: list[int]) -> dict:

@@ -12,6 +12,7 @@ from sstoken.data import TokenData
 from sstoken.experiment.config import AdapterSettings, Parallel, TrainingSettings
 from sstoken.models.load import Weights
 from sstoken.selection.methods import Method, full
+from sstoken.training.adapters import adapted
 from sstoken.training.dataset import SelectionDataset, uniform_signal
 from sstoken.training.distributed import leave_shards_alone, shard_frozen
 from sstoken.training.reference_losses import compute_losses
@@ -99,7 +100,8 @@ def trainable(weights: Weights, settings: TrainingSettings, *, device: str, para
     if settings.adapter is None:
         if sharded:
             raise ValueError("parallel: fsdp shards frozen weights; without an adapter none are: use ddp")
-        return weights.load(dtype=settings.dtype, device=device).train()
+        # the master weights are float32: a step is smaller than the distance of two bfloat16 numbers
+        return weights.load(dtype="float32", device=device).train()
     model = Weights(weights.base).load(dtype=settings.dtype, device="cpu" if sharded else device)
     if sharded:
         model = shard_frozen(model)
@@ -111,15 +113,9 @@ def trainable(weights: Weights, settings: TrainingSettings, *, device: str, para
 
 
 def _with_adapter(model: PreTrainedModel, stored: Path | None, adapter: AdapterSettings) -> PreTrainedModel:
-    from peft import LoraConfig, PeftModel, get_peft_model
+    from peft import PeftModel
 
-    if stored is not None:
-        return PeftModel.from_pretrained(model, stored, is_trainable=True)
-    config = LoraConfig(
-        r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout,
-        target_modules=list(adapter.targets), task_type="CAUSAL_LM",
-    )  # fmt: skip
-    return get_peft_model(model, config)
+    return adapted(model, adapter) if stored is None else PeftModel.from_pretrained(model, stored, is_trainable=True)
 
 
 def training_arguments(
@@ -140,7 +136,7 @@ def training_arguments(
         warmup_steps=settings.warmup_share,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        bf16=settings.dtype == "bfloat16",  # adapters are float32; their products need not be
+        bf16=settings.dtype == "bfloat16",  # what is trained is float32; its products need not be
         gradient_checkpointing=settings.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
         optim="adamw_torch",

@@ -15,7 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from sstoken.data import TokenData, token_data
-from sstoken.models.anatomy import check_supported, layer_index
+from sstoken.models.anatomy import check_trainable, layer_index
 from sstoken.selection import anchor_divergence, token_loss
 from sstoken.selection.methods import Method
 from sstoken.training.collate import PackedCollator, segments_of
@@ -30,6 +30,7 @@ from sstoken.training.packing import forward
 from sstoken.training.record import SelectionRecord, load_state, save_state
 from sstoken.training.refusals import check_arguments, check_parallel
 from sstoken.training.rows import RowChoice
+from sstoken.training.selftest import check_supported
 
 
 class Selects(EvaluatesPacked):
@@ -51,12 +52,12 @@ class Selects(EvaluatesPacked):
             raise ValueError(f"method {method.name} does not train")
         check_arguments(model, args, options)
         if isinstance(model, torch.nn.Module):
-            check_supported(model)
+            check_trainable(model)
         self.chunk_size = chunk_size
         super().__init__(model=model, args=args, train_dataset=train_dataset, **options)
         check_arguments(self.model, self.args, {})
         check_parallel(self)
-        check_supported(self.model)
+        check_supported(self.model, method.attention_layer if "attention_mass" in method.needs else None)
         self.args.remove_unused_columns = False
         self.args.logging_nan_inf_filter = False  # it hides a diverged run, and asks the device at every step
         # compute_loss normalises over the whole accumulated batch by itself; older releases know only the first flag

@@ -29,6 +29,10 @@ NAMES = [
     "semantic-aware",
     "sstoken",
     "oracle",
+    "middle-perplexity",
+    "toss",
+    "profit",
+    "hardest",
 ]
 
 

@@ -313,3 +313,18 @@ def test_divergence_and_its_gradient(dtype):
     tolerance = {"atol": 1e-4, "rtol": 1e-4} if dtype != torch.bfloat16 else {"atol": 0.05, "rtol": 0.05}
     torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(gradient, naive, **tolerance)
+
+
+def test_a_trained_projection_gets_weighted_gradients_too(tmp_path):
+    """Its gradient sums over tokens, so the weight has to come before, not after."""
+    data = ragged_tokens(8)
+
+    def whole():
+        model = tiny_model()
+        model.lm_head.weight.data.mul_(40)
+        return model.train()
+
+    found, _ = gradient_and_trainer(load_method("dft"), data, tmp_path, model=whole())
+    expected = naive_gradient(oracle.dft, data, whole())
+    assert "lm_head.weight" in found
+    close(found, expected)

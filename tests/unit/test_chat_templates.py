@@ -92,6 +92,14 @@ def test_calls_are_response_and_results_are_prompt(content):
     assert "<|tool|>3<|end|>" in text
 
 
+def test_a_template_that_lays_out_a_last_turn_otherwise_still_shows_where_calls_end():
+    mark = "{% if loop.last and m['role'] == 'assistant' %}{{ '<now>' }}{% endif %}{{ '<|' + m['role'] + '|>' }}"
+    tokenizer = tokenizer_of(CALLING.replace("{{ '<|' + m['role'] + '|>' }}", mark))
+    messages = [QUESTION, {"role": "assistant", "content": "I add.", "tool_calls": [CALL]}, RESULT, LAST]
+    data = token_data([{"messages": messages, "tools": TOOLS}], tokenizer, max_length=1000)
+    assert response(tokenizer, data) == 'I add.<call>{"a": 1, "b": 2}</call><|end|>It is 3.<|end|>'
+
+
 def test_arguments_given_as_json_text_are_not_quoted_twice():
     tokenizer, data = tokenizer_of(CALLING), []
     for arguments in ({"a": 1, "b": 2}, '{"a": 1, "b": 2}'):

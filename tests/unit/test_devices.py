@@ -82,3 +82,9 @@ def test_memory_grows_with_the_model_and_the_processes_that_load_it():
     assert host_memory("tiny") == host_memory("135M") == 16000
     assert host_memory("8B") == 8000 + 24000
     assert host_memory("14B", 4) == 8000 + 4 * 42000
+
+
+@pytest.mark.parametrize(("value", "names"), [("-1", []), ("", []), ("0,1", ["0", "1"]), ("1,-1,0", ["1"])])
+def test_a_gpu_that_does_not_exist_is_none(monkeypatch, value, names):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+    assert visible_gpus() == names

@@ -14,12 +14,21 @@ from sstoken.data import TokenData
 from sstoken.report.figures import draw_figures
 from sstoken.report.figures.style import WIDTH, Drawn, LeftOut, styled
 from sstoken.report.numbers import number, row_difference, signed
-from sstoken.report.page.verdicts import glance_of, overview, spans, verdict_of
+from sstoken.report.page.scope import scope_of
+from sstoken.report.page.verdicts import glance_of, overview, spans, together_of, verdict_of
 from sstoken.report.results import Results
 from sstoken.report.samples import shaded_samples
 from tests.report_case import KINDS, facts, write_logs, write_tables
 
 WORDS = ["<user>", "what", "is", "it", "<assistant>", "a", "boat", "thank", "you", "<eos>"]
+
+
+WORLD = facts(
+    described={"small-llama": {"family": "Llama", "size": "small", "source": "random:llama"}},
+    sources=["{world}/train.jsonl"],
+    made_up=True,
+    miniatures=True,
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +37,8 @@ def case(tmp_path_factory):
     write_tables(root, facts())
     write_logs(root, facts())
     write_samples(root, "small-llama", facts())
+    save_file({"w": torch.zeros(50, 50_000, dtype=torch.int8)}, root / "models" / "small-llama" / "model.safetensors")
+    (root / "scores.csv").write_text("benchmark,n_questions\nmmlu,100\ntydiqa,40\nmmlu,100\n")
     return Results(root, facts())
 
 
@@ -170,8 +181,76 @@ def test_a_tie_has_no_winner(tmp_path):
     table = pd.read_csv(path)
     table.loc[table["method"].isin(["full", "rho1", "sstoken"]), "estimate"] = 60.0
     table.to_csv(path, index=False)
-    wins = verdict_of(Results(tmp_path, facts()), "small-llama").wins
+    results = Results(tmp_path, facts())
+    wins = verdict_of(results, "small-llama").wins
     assert wins.startswith("full, rho1 and sstoken share the highest average, 60.0.")
+    assert not any(row.best for row in overview(results, "small-llama"))
+
+
+def change(root, name, where, **values):
+    """Set columns of a table in the rows that ``where`` picks."""
+    path = root / "report" / "tables" / f"{name}.csv"
+    table = pd.read_csv(path)
+    chosen = where(table)
+    for column, value in values.items():
+        table[column] = table[column].astype(object)
+        table.loc[chosen, column] = value
+    table.to_csv(path, index=False)
+
+
+def test_a_method_that_leaves_the_base_as_it_was_cannot_win(tmp_path):
+    """sstoken has the highest average, yet is not above the base: rho1, which is, stands first."""
+    write_tables(tmp_path, facts())
+    change(tmp_path, "axes", lambda t: t["method"] == "sstoken", teaches=False, taught=0.0)
+    results = Results(tmp_path, facts())
+    assert verdict_of(results, "small-llama").wins.startswith("rho1 has the highest average")
+    rows = {row.method: row for row in overview(results, "small-llama")}
+    assert rows["rho1"].best and not rows["sstoken"].best and not rows["sstoken"].teaches
+    change(tmp_path, "axes", lambda t: t["method"] != "base", teaches=False)
+    wins = verdict_of(Results(tmp_path, facts()), "small-llama").wins
+    assert wins.startswith("No method is significantly above the untrained base. sstoken has the highest average")
+
+
+def test_without_a_base_nothing_is_said_about_what_was_taught(tmp_path):
+    write_tables(tmp_path, facts())
+    change(tmp_path, "axes", lambda t: t["model"] != "", teaches=np.nan, taught=np.nan)
+    results = Results(tmp_path, facts())
+    assert verdict_of(results, "small-llama").wins.startswith("sstoken has the highest average")
+    assert all(row.teaches and row.taught == "" for row in overview(results, "small-llama"))
+
+
+def test_level_is_another_word_than_not_told_apart(tmp_path):
+    write_tables(tmp_path, facts())
+    change(tmp_path, "pooled", lambda t: t["method"] == "random", significant=False, equivalent=True)
+    change(tmp_path, "pooled", lambda t: t["method"] == "rho1", significant=False, equivalent=False)
+    change(tmp_path, "differences", lambda t: t["method"] == "random", significant=False, equivalent=True)
+    results = Results(tmp_path, facts())
+    answers = dict(together_of(results))
+    assert "Better than full: sstoken; level with full (shown to be within ± 1 point): random" in answers["Each method"]
+    assert "not told apart, and not shown to be level: rho1." in answers["Each method"]
+    assert "above full in 3 of 4 pairs of model and seed" in answers["On average over the models"]
+    assert {row.method: row.verdict for row in overview(results, "small-llama")}["random"] == "level"
+    assert "level with it, shown to be within ± 1 point: 1" in verdict_of(results, "small-llama").real
+
+
+def test_one_model_has_no_mean_over_models(tmp_path):
+    write_tables(tmp_path, facts())
+    (tmp_path / "report" / "tables" / "pooled.csv").unlink()
+    assert together_of(Results(tmp_path, facts())) == []
+
+
+def test_the_banner_says_what_the_page_speaks_of_and_what_it_does_not_say(case):
+    told = dict(scope_of(Results(case.root, WORLD)))
+    assert told["Data"].startswith("Made-up. 12 training rows.")
+    assert "small-llama (Llama, 2.5 million parameters, random weights)" in told["Models"]
+    assert told["Noise"] == "40 % of the response tokens are planted noise: boilerplate 40 %."
+    assert told["Questions"].startswith("140 a run, in 2 benchmarks. Miniatures")
+    assert "scores mean nothing" in told["Not said"] and "public benchmarks" in told["Not said"]
+    assert told["Seeds"].startswith("2.")
+    bare = dict(scope_of(Results(case.root / "nothing", facts(sources=["hub:some/rows"]))))
+    assert bare["Data"] == "Source: hub:some/rows." and bare["Models"] == "small-llama and small-qwen2."
+    assert bare["Noise"].startswith("Not known") and bare["Questions"] == "Not known."
+    assert "mean nothing" not in bare["Not said"] and "natural text" not in bare["Not said"]
 
 
 def test_many_models_are_answered_in_a_line_each(case):

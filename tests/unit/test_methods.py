@@ -118,7 +118,8 @@ def test_a_part_that_is_not_used_is_not_asked_for():
 def test_tracks_are_sets_of_options():
     published = ENTRIES["as_published"]
     others = {n: m.normalisation for n, m in published.items() if m.trains and m.normalisation != "micro-batch"}
-    assert others == {"profit": "response", "toss": "samples"}  # what these releases do
+    groups = dict.fromkeys(("uds", "maxloss", "random-rows"), "samples")
+    assert others == {"profit": "response", "toss": "samples"} | groups  # what these releases do
     assert published["random"].random_seed == 42
     assert published["rho1"].static
     assert published["rho1"].scope == "dataset"
@@ -184,3 +185,45 @@ def test_tracks_lie_in_a_file_of_their_own_and_are_closed():
     assert "mine" in entries_of(yaml.safe_load(appended))
     with pytest.raises(ConfigError, match="unknown key 'tracks'"):
         validate({"methods": {}, "tracks": {}}, schema("methods"), "methods.yaml")
+
+
+def test_every_method_of_the_catalogue_is_there_and_of_its_kind():
+    kinds = {
+        "control": "base full random easiest hardest middle-perplexity first-k-dropped random-rows same-mean-weight "
+        "half-steps tenth-rate sample-oracle reference train-and-reference",
+        "bound": "oracle clean",
+        "mask": "rho1 rho1-static tokencleaning-fixed tokencleaning-self-evolving self-modulated semantic-aware sstoken "
+        "profit stm t3s ifd toss",
+        "weight": "dft beyond-log deft eaft talr iw-sft infosft asft forgetting",
+        "rows": "uds maxloss",
+    }
+    found = {name: method.kind for name, method in ENTRIES["corrected"].items()}
+    for kind, names in kinds.items():
+        assert {found[name] for name in names.split()} == {kind}, kind
+
+
+def test_every_entry_says_where_it_comes_from():
+    assert all(method.source for method in ENTRIES["corrected"].values())
+    marked = [method.claim for method in ENTRIES["corrected"].values() if method.claim]
+    assert len(marked) >= 12
+    assert all("[V]" in claim or "[S]" in claim for claim in marked)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"scorer": "profit"}, "known only once they are scored"),
+        ({"scorer": "toss"}, "needs weights for the references harmful, utility; `references` names none"),
+        ({"scorer": "full", "references": {"x": "full"}}, "for the references none; `references` names x"),
+        ({"scorer": "full", "prompt": "leading"}, "prompt 'leading' is ssToken's release"),
+        ({"scorer": "full", "steps_factor": 0}, "steps_factor must lie in"),
+        ({"scorer": "dft", "anchor": {"weights": "base", "weight": 0.1}}, "an anchor holds at every response token"),
+        ({"scorer": "dft", "anchor": {"weights": "him", "weight": 0.1}}, "anchor must be"),
+        ({"scorer": "uds", "parameters": {"take": 5}}, "take <= candidates must hold"),
+        ({"scorer": "same_mean_weight", "parameters": {"of": "full"}}, "has none"),
+        ({"scorer": "same_mean_weight", "parameters": {"of": "dtf"}}, "must name another scorer"),
+    ],
+)
+def test_what_does_not_go_together_is_said(tmp_path, entry, message):
+    with pytest.raises(MethodError, match=message):
+        load_methods(write_methods(tmp_path, entry))

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from sstoken.models.anatomy import check_supported, layer_index
+from sstoken.models.anatomy import layer_index
 from sstoken.models.flops import Shape
 from sstoken.selection import token_loss
 from sstoken.training.collate import PackedCollator, segments_of
@@ -94,13 +94,6 @@ def test_packed_attention_outside_of_a_packed_pass_is_an_error():
     model = tiny_model()
     with packed_attention(model), pytest.raises(RuntimeError, match="sstoken_packed"):
         model(input_ids=torch.tensor([[1, 2, 3]]))
-
-
-def test_a_model_that_changes_its_logits_is_refused():
-    model = tiny_model()
-    model.config.final_logit_softcapping = 30.0
-    with pytest.raises(NotImplementedError, match="final_logit_softcapping"):
-        check_supported(model)
 
 
 def test_an_unknown_layer_is_an_error_that_names_the_range():

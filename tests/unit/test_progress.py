@@ -53,3 +53,34 @@ def test_it_speaks_when_something_is_done(tmp_path):
         time.sleep(0.02)
     stop.set()
     assert said == ["trained 1 of 1; all done"]
+
+
+def test_a_record_of_another_ticket_is_still_to_be_made(tmp_path):
+    path = tmp_path / "a"
+    path.write_text(json.dumps({"cost": {"seconds": 1}, "ticket": "of the old formula"}))
+    progress = Progress({path: ("trained", "m")}, {path: "of the new"})
+    assert progress.line().startswith("trained 0 of 1")
+    path.write_text(json.dumps({"cost": {"seconds": 1}, "ticket": "of the new"}))
+    assert progress.line() == "trained 1 of 1; all done"
+
+
+def test_a_models_table_is_told_once_and_as_soon_as_it_is_there(tmp_path):
+    def score(name, *values):
+        rows = [{"score": value} for value in values]
+        (tmp_path / name).write_text(json.dumps({"cost": {"seconds": 1}, "scores": rows}))
+
+    records = {
+        tmp_path / f"{m}{r}{s}": ("evaluated", m) for m in ("one", "two") for r in ("base", "full") for s in "01"
+    }
+    tables = {m: {r: [tmp_path / f"{m}{r}{s}" for s in "01"] for r in ("base", "full")} for m in ("one", "two")}
+    progress = Progress(records, None, tables)
+    score("onebase0", 0.5, 0.7)
+    score("onebase1", 0.1, 0.3)
+    score("onefull0", 1, 0)
+    progress.line()
+    assert progress.first_table() == ""
+    score("onefull1", 1, 0.5)
+    progress.line()
+    assert progress.first_table().splitlines()[1:] == ["  base  40.00", "  full  62.50"]
+    assert progress.first_table() == ""
+    assert list(Progress(records, None, tables).tables) == ["two"]

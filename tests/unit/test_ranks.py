@@ -10,8 +10,8 @@ import pytest
 from safetensors.torch import load_file
 
 # scored at each step; a mask over the data set, known beforehand; divided by samples, of which 3 even out the ranks;
-# compared with a base that the trainer measures
-METHODS = ["sstoken", "random", "sstoken-with-means-of-samples", "sstoken-with-losses-of-its-own"]
+# compared with a base that the trainer measures; weights
+METHODS = ["sstoken", "random", "eaft", "sstoken-with-means-of-samples", "sstoken-with-losses-of-its-own"]
 RANKS = {"alone": 1, "ddp": 2, "fsdp": 2, "nodes": 2}
 CASES = [(method, strategy) for method in METHODS for strategy in ("ddp", "fsdp", "nodes")]
 
@@ -56,13 +56,14 @@ def folders(tmp_path_factory, root):
 def test_two_ranks_train_what_one_does(folders, method, strategy):
     alone, ranks = folders[method, "alone"], folders[method, strategy]
     one, two = (load_file(folder / "record.safetensors") for folder in (alone, ranks))
-    assert one["keep"].any() and not one["keep"].all() and (one["step"] >= 0).all()
+    assert one["keep"].any() and one["keep"].all() == (method == "eaft") and (one["step"] >= 0).all()
     assert one["keep"].equal(two["keep"]) and one["step"].equal(two["step"])
     assert (one["score"] - two["score"]).abs().max() < 1e-4
     first, second = (json.loads((folder / "log.json").read_text()) for folder in (alone, ranks))
     assert len(first["loss"]) == 5
     assert second["loss"] == pytest.approx(first["loss"], abs=1e-5)
     assert first["counted"] == second["counted"]
+    assert second["evaluation"] == pytest.approx(first["evaluation"], abs=1e-5)
     own, other = (load_file(folder / "adapter.safetensors") for folder in (alone, ranks))
     assert own.keys() == other.keys() and len(own) > 0
     assert max((own[name] - other[name]).abs().max().item() for name in own) < 1e-4

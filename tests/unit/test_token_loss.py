@@ -339,3 +339,21 @@ def test_autocast_means_the_losses_of_its_dtype():
 def test_what_does_not_fit_is_an_error(arguments, options, message):
     with pytest.raises(ValueError, match=message):
         token_loss(*arguments, **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("widened", [2**26, 64])
+def test_logits_of_narrow_inputs_are_summed_in_float32(dtype, widened, monkeypatch):
+    """Losses near 16, where one step of bfloat16 is 0.125, are right to a hundred-thousandth."""
+    monkeypatch.setattr(sys.modules["sstoken.selection.token_loss"], "WIDENED", widened)
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(40, 16).to(dtype), (torch.randn(50, 16) * 4).to(dtype)
+    target = torch.randint(0, 50, (40,))
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    found = token_loss(hidden, weight, target, chunk_size=7)
+    expected = oracle.token_loss(hidden, weight, target)
+    assert expected.max() > 16
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
+    rounded = torch.nn.functional.cross_entropy((hidden @ weight.T).float(), target, reduction="none")
+    assert (rounded - expected).abs().max() > 1e-3

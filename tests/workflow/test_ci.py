@@ -43,7 +43,8 @@ def test_a_score_is_the_mean_of_its_questions(ci, scores):
 
 def test_costs_hold_a_row_for_every_job(ci, grid):
     costs = pd.read_csv(ci.results("ci") / "costs.csv")
-    columns = "stage model method seed tokens kept_tokens forward_tokens backward_tokens flops seconds peak_memory_bytes device"
+    columns = "stage model method seed tokens kept_tokens forward_tokens backward_tokens flops"
+    columns += " seconds cpu_seconds peak_memory_bytes device"
     assert list(costs.columns) == columns.split()
     assert len(costs) == len(grid.cost_records())
     train = costs[costs["stage"] == "train"]

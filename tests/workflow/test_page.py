@@ -139,6 +139,26 @@ def test_the_workflow_makes_it_and_snakemakes_own_report_has_its_items(ci):
     assert {f"{name}.svg" for name in drawn} | {"index.html"} <= packed
 
 
+def test_it_shows_which_tokens_were_kept_and_the_banner_first(page, tmp_path):
+    from tests.unit.test_figures import write_samples
+
+    write_tables(tmp_path, facts())
+    write_logs(tmp_path, facts())
+    write_samples(tmp_path, "small-llama", facts())
+    case = facts(made_up=True, miniatures=True, sources=["{world}/train.jsonl"])
+    render_page(Results(tmp_path, case), tmp_path / "index.html")
+    probe = """
+        const grids = [...document.querySelectorAll('.shares')];
+        const cells = (table, row) => [...table.tBodies[0].rows[row].cells].map((cell) => cell.textContent.trim());
+        const scope = document.getElementById('scope'), main = document.querySelector('main');
+        return {captions: grids.map((t) => t.caption.textContent), tenth: cells(grids[0], 0), overlap: cells(grids[2], 0),
+            first: Boolean(scope.compareDocumentPosition(main) & Node.DOCUMENT_POSITION_FOLLOWING), scope: scope.textContent}"""
+    value = browse(tmp_path / "index.html", tmp_path / "browser", probe)["value"]
+    assert value["tenth"] == ["1", "100 %", "0 %"], "rho1 keeps what comes first, sstoken drops it"
+    assert value["overlap"] == ["rho1", "100 %", "0 %"] and len(value["captions"]) == 3
+    assert value["first"] and "Made-up" in value["scope"] and "Miniatures" not in value["scope"]
+
+
 def test_a_run_with_nothing_yet_still_has_a_page(tmp_path):
     results = Results(tmp_path, facts())
     draw_figures(results, tmp_path / "report" / "figures")

@@ -1,10 +1,16 @@
 # Every method's scores on one full-data training run a model: `make audit`.  Not part of the grid.
 
 
+AUDIT_NAME = JOBS.audit(
+    [audit_entries(GRID, model) for model in GRID.models], GRID.training_section, CONFIG["seeds"][0]
+)
+
+
 rule audit_model:
     input:
-        unpack(lambda w: audit_inputs(GRID, w.model)),
+        lambda w: JOBS.audit_waits(w.model),
     output:
+        touch(f"{ROOT}/jobs/audit/{{model}}.{AUDIT_NAME}.done"),
         record=f"{ROOT}/audit/{{model}}/audit.json",
         scores=f"{ROOT}/audit/{{model}}/scores.csv",
         text=f"{ROOT}/audit/{{model}}/audit.txt",
@@ -17,15 +23,14 @@ rule audit_model:
         "../envs/sstoken.yaml"
     threads: 1 if CONFIG["runs_in_one_job"] > 1 else workflow.cores
     resources:
-        mem_mb=memory,
+        mem_mb=lambda w: host_memory(GRID.models[w.model].size),
         runtime=720,
         gpu=gpus,
     params:
         entries=lambda w: audit_entries(GRID, w.model),
-        losses=lambda w: {
-            signal: str(GRID.losses(w.model, "train", label)) for signal, label in audit_labels(GRID, w.model).items()
-        },
-        training=CONFIG["training"],
+        inputs=lambda w: audit_inputs(GRID, w.model),
+        losses=lambda w: {signal: str(path) for signal, path in audit_losses(GRID, w.model).items()},
+        training=GRID.training_section,
         seed=CONFIG["seeds"][0],
         device=CONFIG["device"],
     message:
@@ -36,8 +41,9 @@ rule audit_model:
 
 rule audit:
     input:
-        records=[f"{ROOT}/audit/{model}/audit.json" for model in GRID.models],
-        text=[f"{ROOT}/audit/{model}/audit.txt" for model in GRID.models],
+        [f"{ROOT}/jobs/audit/{model}.{AUDIT_NAME}.done" for model in GRID.models],
+        records=ancient([f"{ROOT}/audit/{model}/audit.json" for model in GRID.models]),
+        text=ancient([f"{ROOT}/audit/{model}/audit.txt" for model in GRID.models]),
     output:
         f"{ROOT}/audit/audit.csv",
         f"{ROOT}/audit/index.html",

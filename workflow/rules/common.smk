@@ -4,18 +4,14 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from snakemake.settings.enums import RerunTrigger
-
 sys.path.insert(0, str(workflow.basedir))
 
 import sstoken
-from sstoken.experiment.audited import audit_entries, audit_inputs, audit_labels
+from sstoken.experiment.audited import audit_entries, audit_inputs, audit_losses
 from sstoken.experiment.check import check, remember
 from sstoken.experiment.config import read_config
 from sstoken.experiment.grid import Grid
-from sstoken.experiment.job_groups import Jobs
 from sstoken.experiment.layout import Run
-from sstoken.experiment.progress import Progress
 from sstoken.experiment.runtime import runtime
 from sstoken.records.devices import host_memory, visible_gpus
 from sstoken.records.documents import ConfigError, located
@@ -56,9 +52,10 @@ REPORT = [
 
 wildcard_constraints:
     job="[^/]+",
+    model=any_of(GRID.models),
 
 
-include: "orders.smk"
+include: "jobs.smk"
 
 
 def gpus(wildcards):

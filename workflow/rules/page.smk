@@ -1,4 +1,6 @@
 # The papers' figures, and the page that shows all that the run has to say.
+import atexit
+
 REPORT_TABLES = expand(
     f"{ROOT}/report/tables/{{name}}.csv",
     name=["averages", "axes", "differences", "pooled", "recovered", "ablations", "costs", "missing"],
@@ -6,7 +8,8 @@ REPORT_TABLES = expand(
 REPORT_SELECTION = [f"{ROOT}/selection.csv"] if GRID.noisy_runs() else []
 
 FACTS = facts_of(GRID)
-STAMPS = [stamp(rule) for rule in ["collect", "tables", "figures", "page"] + TRUTH]
+# all that is to be done: results, and the report on them
+STAMPS = JOBS.all_done() + [stamp(rule) for rule in ["collect", "tables", "figures", "page"] + TRUTH]
 
 
 rule figures:
@@ -72,3 +75,16 @@ rule page:
         "write the page"
     script:
         "../scripts/page.py"
+
+
+def show():
+    """The tables, and where the page lies."""
+    for name in ("main", "selection"):
+        if (table := Path(ROOT, f"report/tables/{name}.md")).exists():
+            print(f"{table}\n\n{table.read_text()}")
+    print(f"The page with all tables and figures: {ROOT}/report/index.html")
+
+
+# Snakemake calls no hook where there is nothing to be done
+if workflow.is_main_process and not JOBS.jobs and all(Path(file).exists() for file in STAMPS + REPORT):
+    atexit.register(show)

@@ -8,14 +8,14 @@ with imports():
     from sstoken.records.devices import own_gpus
 
 with logged(snakemake.log[0]), own_gpus(snakemake.resources.get("gpu", 0)):
-    inputs, params = snakemake.input, snakemake.params
+    params, inputs = snakemake.params, snakemake.params.inputs
     audit(
         Order(
             model=snakemake.wildcards.model,
             entries=params.entries,
-            base=Path(inputs.model).parent,
-            tokens=Path(inputs.tokens),
-            heldout=Path(inputs.heldout[0]) if inputs.get("heldout") else None,
+            base=Path(inputs["model"]).parent,
+            tokens=Path(inputs["tokens"]),
+            heldout=Path(inputs["heldout"][0]) if inputs["heldout"] else None,
             losses={signal: Path(path) for signal, path in params.losses.items()},
             settings=TrainingSettings.of(params.training),
             seed=params.seed,

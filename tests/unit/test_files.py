@@ -1,0 +1,52 @@
+"""Files that are whole or not there, and readable for whom the umask lets."""
+
+import os
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sstoken.records.files import atomic_write, whole_folder
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o002, 0o664), (0o022, 0o644), (0o077, 0o600)])
+def test_the_umask_holds_for_safetensors_too(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        with atomic_write(tmp_path / "a.safetensors") as temporary:
+            save_file({"a": torch.zeros(2)}, temporary)
+        with whole_folder(tmp_path / "run", "run.json") as folder:
+            save_file({"a": torch.zeros(2)}, folder / "b.safetensors")
+    finally:
+        os.umask(before)
+    for name in ("a.safetensors", "run/b.safetensors"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == mode
+
+
+def run_of(folder, **files):
+    with whole_folder(folder, "run.json") as new:
+        for name, text in files.items():
+            (new / name).write_text(text)
+    (folder / "run.json").write_text("{}")
+
+
+def test_a_run_that_cannot_write_takes_nothing_away(tmp_path):
+    run_of(tmp_path / "run", adapter="old", log="old")
+    (tmp_path / "run" / "part0").mkdir()
+    with pytest.raises(OSError, match="no room"), whole_folder(tmp_path / "run", "run.json") as new:
+        (new / "adapter").write_text("half")
+        raise OSError("no room")
+    assert (tmp_path / "run" / "adapter").read_text() == "old" and (tmp_path / "run" / "run.json").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_new_files_take_the_place_of_old_ones_and_of_none_beside_them(tmp_path):
+    run_of(tmp_path / "run", adapter="old", log="old")
+    (tmp_path / "run" / "part0").mkdir()
+    (tmp_path / "run" / ".run.lock").touch()
+    (tmp_path / ".run.99.part").mkdir()  # left by a killed job
+    with whole_folder(tmp_path / "run", "run.json") as new:
+        (new / "weights").write_text("new")
+        assert (tmp_path / "run" / "run.json").exists()
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".run.lock", "part0", "weights"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
