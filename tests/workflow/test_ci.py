@@ -104,8 +104,10 @@ def test_a_second_run_has_nothing_to_do(ci):
 
 def test_losses_of_the_base_are_computed_once_for_all_methods(ci, grid):
     for model in grid.models:
-        found = sorted(p.name for p in (ci.results("ci") / "references" / model / "train").glob("*.safetensors"))
-        assert found == ["base.safetensors", "reference.seed0.safetensors"]
+        for seed in grid.seeds:  # each has rows of its own
+            folder = ci.results("ci") / "references" / model / f"train.seed{seed}"
+            found = sorted(path.name for path in folder.glob("*.safetensors"))
+            assert found == ["base.safetensors", f"reference.seed{seed}.safetensors"]
 
 
 def test_lint_is_clean(ci):
@@ -148,5 +150,5 @@ def test_configurations_do_not_leak_into_each_other(workflow, root):
 def test_numbers_in_lists_and_mappings_of_the_command_line_are_numbers(workflow):
     options = ("--dry-run", "--config", "experiment=typed", "seeds=[3]", "world={seed: 7}", "runs_in_one_job=1")
     text = workflow.run("config/ci.yaml", *options)
-    assert "results/typed/scores/tiny-llama/full/seed3/evaluation.json" in text
-    assert "seed0" not in text.replace("reference/seed0", "").replace("reference.seed0", "")
+    assert "train tiny-llama: full, seed 3" in text
+    assert "seed 0" not in text.replace("base, seed 0", "")
