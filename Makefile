@@ -7,7 +7,7 @@
 # make results                                                docs/results.md, from what the runs left
 # make check; make test                                       lint, types and fast tests; the whole test suite
 # make docs                                                   the documentation's site
-# make proofs; make campaign; make oldest                     proofs too long for the suite; faults; the oldest libraries
+# make proofs; make oldest                                    proofs too long for the suite; the oldest libraries
 # make bench [BENCH="--repeats 5 …"]                          what a training step costs; python benchmarks/step.py --help
 # PYTHON=/path/to/python  uses that interpreter and installs nothing
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu  takes torch from there (a small CPU build)
@@ -38,7 +38,7 @@ PIP_INSTALL = quietly() { $(QUIETLY); }; quietly
 # held by the running snakemake and released by its death, so that a killed run never has to be unlocked by hand
 LOCK := $(if $(shell command -v flock),flock --nonblock --conflict-exit-code 75 results/.lock)
 
-.PHONY: reproduce report fetch plan status audit results check test proofs campaign oldest bench docs
+.PHONY: reproduce report fetch plan status audit results check test proofs oldest bench docs
 .DELETE_ON_ERROR:
 
 reproduce: $(SETUP)

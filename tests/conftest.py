@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ from tests.flow import Workflow
 
 ROOT = Path(__file__).parents[1]
 VOCABULARY = 97
+LONG = re.compile(
+    r"Trainer\b|tests\.(trainers|ranks|flow|simulation|hub)|lm_eval|harness|pretrain|figures import|generate\(|subprocess"
+)
 
 # a busy machine is not a wrong result
 settings.register_profile("sstoken", deadline=None)
@@ -22,9 +26,10 @@ settings.load_profile("sstoken")
 
 
 def pytest_collection_modifyitems(items):
-    """What runs the workflow is no part of `make check`."""
+    """What runs the workflow, trains, generates a world's weights or starts lm-eval is no part of `make check`."""
+    slow = {path for path in {item.path for item in items} if LONG.search(path.read_text())}
     for item in items:
-        if {"ci", "workflow"} & set(getattr(item, "fixturenames", ())):
+        if item.path in slow or {"ci", "workflow"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("trains")
 
 

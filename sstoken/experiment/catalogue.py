@@ -47,7 +47,7 @@ def cost_of(method: Method) -> str:
         costs.append("1 pass of the base (shared)")
     if "unconditional_loss" in needs:
         costs.append("1 pass of the base without prompts (shared)")
-    if "reference_loss" in needs:
+    if "reference_loss" in method.needs:
         if method.reference == "previous":
             costs.append(f"1 pass of the chain over each of {method.parts - 1} parts")
         else:
@@ -56,4 +56,9 @@ def cost_of(method: Method) -> str:
         costs.append("1 forward pass a step")
     elif "history_loss" in needs and method.history != "base":
         costs.append(f"1 pass of {method.history}")
+    costs += [f"1 pass of {weights}" for weights in method.references.values()]
+    if method.anchor is not None:
+        costs.append("1 forward pass of the base a step")
+    if method.chooses and method.scorer.reads:
+        costs.append("1 forward pass over the rows that are not taken too")
     return "; ".join(costs) or "none"

@@ -17,6 +17,7 @@ from sstoken.experiment.grid import REFERENCE, Grid, Run
 from sstoken.experiment.runtime import throughput
 from sstoken.models.sizes import Sizes, sizes_of
 from sstoken.records.documents import ConfigError, read_table
+from sstoken.selection import Chooser
 from sstoken.selection.methods import Method, build_method
 
 BENCHMARK_SIZES = "sstoken/evaluation/benchmark_sizes.tsv"
@@ -120,10 +121,11 @@ class Plan:
         recomputed = 0
         if self.grid.training.gradient_checkpointing:
             recomputed = shape.recomputed(rows.tokens, rows.pairs, round(projected))
-        looks = method.own_history or method.anchor is not None or (method.chooses and bool(method.scorer.reads))
+        chooser = method.scorer if isinstance(method.scorer, Chooser) else None
+        looks = method.own_history or method.anchor is not None or bool(chooser and chooser.reads)
         measured = (method.parts - 1) / method.parts if method.reference == "previous" else float(looks) * epochs
-        if method.chooses:  # it looks at every row, and trains on its choice
-            epochs *= method.scorer.take / method.scorer.candidates
+        if chooser:  # it looks at every row, and trains on its choice
+            epochs *= chooser.take / chooser.candidates
         passes = 1 + bool(recomputed)
         flops = epochs * (once + recomputed + shape.backward(rows.tokens, rows.pairs, round(projected), round(kept)))
         flops += measured * shape.forward(rows.tokens, rows.pairs, rows.response)

@@ -162,7 +162,7 @@ class WideProjection:
 @contextmanager
 def _matmul_precision(precision: str | None):
     """How a CPU may multiply float32 matrices while the context lasts; None: as before."""
-    settings = torch.backends.mkldnn.matmul
+    settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = settings.fp32_precision
     if precision is None or before == precision:
         yield

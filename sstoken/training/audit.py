@@ -60,7 +60,10 @@ class Auditor(Scorer):
     def method(self) -> Method:
         """The entry under which the audit trains: full data."""
         layer = next((m.attention_layer for m in self.methods if "attention_mass" in m.needs), "deep")
-        return Method(name="audit", scorer=self, attention_layer=layer, source="audit of other methods")
+        named = {name: weights for m in self.methods for name, weights in m.references.items()}
+        return Method(
+            name="audit", scorer=self, attention_layer=layer, references=named, source="audit of other methods"
+        )
 
     def verdicts(self, signals: Signals) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """method -> (score_BR, keep_BR) at these signals; each method sees only what it asks for."""

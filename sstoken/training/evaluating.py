@@ -15,7 +15,8 @@ from torch.nn.utils.rnn import pad_sequence
 from sstoken.selection import token_loss
 from sstoken.training.collate import segments_of
 from sstoken.training.lora import lean_adapters
-from sstoken.training.packing import Segments, forward, packed_attention
+from sstoken.training.packing import forward, packed_attention
+from sstoken.training.segments import Segments
 
 
 class EvaluatesPacked:

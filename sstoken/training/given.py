@@ -5,7 +5,8 @@ Shapes: R response tokens of the data set.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -64,20 +65,36 @@ def make_signals(trainer: Trainer, method: Method, dataset: SelectionDataset, re
     sources = _sources(method)
     for weights in sorted({sources[s] for s in missing if s in sources}):
         if weights == "base":
-            off = getattr(trainer.model, "disable_adapter", nullcontext)
-            with off():
+            with _without_adapters(trainer.model):
                 loss_R = _losses(trainer, trainer.model, dataset)
         else:
             model = _load(reference, trainer)
             _check_vocabulary(model, dataset)
-            loss_R = _losses(trainer, model, dataset)
-            del model
+            place = next(model.parameters()).device
+            loss_R = _losses(trainer, model.to(trainer.args.device), dataset)
+            model.to(place)  # its owner's, who may need the room
         made |= {s: loss_R for s in missing if sources.get(s) == weights}
     return made
 
 
 def _sources(method: Method) -> dict[str, str]:
     return {"base_loss": "base"} | method.weights
+
+
+@contextmanager
+def _without_adapters(model: torch.nn.Module) -> Iterator[None]:
+    """Adapters switched off, whether PEFT wraps the model or transformers put them in (``add_adapter``)."""
+    if hasattr(model, "disable_adapter"):
+        with model.disable_adapter():
+            yield
+    elif getattr(model, "_hf_peft_config_loaded", False):
+        model.disable_adapters()
+        try:
+            yield
+        finally:
+            model.enable_adapters()
+    else:
+        yield
 
 
 def _losses(trainer: Trainer, model: torch.nn.Module, dataset: SelectionDataset) -> torch.Tensor:
@@ -99,15 +116,13 @@ def _losses(trainer: Trainer, model: torch.nn.Module, dataset: SelectionDataset)
 
 def _load(reference: Reference, trainer: Trainer) -> torch.nn.Module:
     if isinstance(reference, torch.nn.Module):
-        return reference.to(trainer.args.device)
+        return reference
     options = {"dtype": causal_lm(trainer.model).dtype, "use_safetensors": True}
     if (Path(reference) / "adapter_config.json").exists():
         from peft import AutoPeftModelForCausalLM
 
-        model = AutoPeftModelForCausalLM.from_pretrained(reference, **options)
-    else:
-        model = AutoModelForCausalLM.from_pretrained(reference, **options)
-    return model.to(trainer.args.device)
+        return AutoPeftModelForCausalLM.from_pretrained(reference, **options)
+    return AutoModelForCausalLM.from_pretrained(reference, **options)
 
 
 def _check_vocabulary(model: torch.nn.Module, dataset: SelectionDataset) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import datasets
 import pytest
 import torch
+from peft import LoraConfig
 
 from sstoken import SelectionTrainer, load_method
 from sstoken.data import token_data
@@ -46,6 +47,9 @@ def rows_in(form, tokenizer):
 
 def model_for(tokenizer, adapter=True):
     model = byte_llama(tokenizer, width=16, layers=2, positions=512)
+    if adapter == "of transformers":
+        model.add_adapter(LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+        return model
     return tiny_adapter(model) if adapter else model
 
 
@@ -69,7 +73,7 @@ def test_rows_of_every_form_train_the_same(form, tokenizer, tmp_path):
     assert largest_difference(adapter_of(whole), adapter_of(other)) == 0
 
 
-@pytest.mark.parametrize("adapter", [True, False])
+@pytest.mark.parametrize("adapter", [True, False, "of transformers"])
 def test_the_losses_of_the_base_are_those_before_the_first_step_without_adapters(adapter, tokenizer, tmp_path):
     rows, model = rows_in("messages", tokenizer), model_for(tokenizer, adapter)
     base = model_for(tokenizer, adapter=False)

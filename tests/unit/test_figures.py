@@ -246,7 +246,9 @@ def test_the_banner_says_what_the_page_speaks_of_and_what_it_does_not_say(case):
     assert told["Noise"] == "40 % of the response tokens are planted noise: boilerplate 40 %."
     assert told["Questions"].startswith("140 a run, in 2 benchmarks. Miniatures")
     assert "scores mean nothing" in told["Not said"] and "public benchmarks" in told["Not said"]
-    assert told["Seeds"].startswith("2.")
+    assert told["Seeds"] == "2. Each method is trained once a seed. All seeds share the rows."
+    drawn = Results(case.root, replace(WORLD, data_per_seed=True))
+    assert "Each seed draws its own rows" in dict(scope_of(drawn))["Seeds"]
     bare = dict(scope_of(Results(case.root / "nothing", facts(sources=["hub:some/rows"]))))
     assert bare["Data"] == "Source: hub:some/rows." and bare["Models"] == "small-llama and small-qwen2."
     assert bare["Noise"].startswith("Not known") and bare["Questions"] == "Not known."
@@ -293,6 +295,18 @@ def test_a_difference_is_found_whichever_way_round_it_was_stored(tmp_path):
     turned.to_csv(path, index=False)
     after = Results(tmp_path, facts()).difference("small-llama", "rho1", "full")
     assert list(after[["estimate", "low", "high"]]) == pytest.approx(list(before[["estimate", "low", "high"]]))
+
+
+def test_the_banners_rows_are_those_that_are_trained_on(tmp_path):
+    """Rows of a control, train+reference, stand first in the folder; those of a seed carry its number."""
+    write_logs(tmp_path, facts())
+    write_samples(tmp_path, "small-llama", facts())
+    folder = tmp_path / "tokens" / "small-llama"
+    data = TokenData.load(folder / "train.safetensors")
+    (folder / "train.safetensors").rename(folder / "train.seed0.safetensors")
+    data.slice(0, 5).save(folder / "train+reference.seed0.safetensors")
+    assert "12 training rows" in dict(scope_of(Results(tmp_path, WORLD)))["Data"]
+    assert len(shaded_samples(Results(tmp_path, WORLD), "small-llama")) == 6
 
 
 def test_samples_show_each_tokens_score_and_fate(case):

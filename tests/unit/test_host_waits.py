@@ -7,6 +7,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sstoken.selection.methods import load_method
+from sstoken.training import trainer as module
+from sstoken.training.objective import choose
 from tests.conftest import ragged_tokens, tiny_adapter, tiny_model
 from tests.trainers import trainer_for
 
@@ -63,10 +65,11 @@ def test_no_step_waits_for_the_device(case, every, tmp_path):
     assert trainer.state.global_step == 2
 
 
-def test_a_wait_is_seen(tmp_path):
+def test_a_wait_is_seen(tmp_path, monkeypatch):
     trainer = trainer_for("sstoken", ragged_tokens(16), tmp_path, args={"max_steps": 2})
-    select = trainer._select
-    trainer._select = lambda *args, **known: (float(known["loss"].sum()), select(*args, **known))[1]
+    monkeypatch.setattr(
+        module, "choose", lambda *args, **known: (float(known["loss"].sum()), choose(*args, **known))[1]
+    )
     with pytest.raises(AssertionError, match="_local_scalar_dense"):
         watched(trainer).train()
     mask = torch.ones(3, dtype=torch.bool)

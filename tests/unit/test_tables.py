@@ -12,6 +12,7 @@ from sstoken.report.statistics import holm
 from sstoken.report.tables import write_tables
 from sstoken.report.tables.captions import selection as selection_table
 from sstoken.report.tables.costs import cost_table
+from sstoken.report.tables.estimates import by_rank
 from sstoken.report.tables.formats import latex, latex_cell
 
 MODELS = ["one", "two"]
@@ -278,6 +279,13 @@ def test_leaving_the_base_as_it_was_stands_last_and_recovers_nothing(write):
     assert rows[0][4].strip() != "–" and rows[1][4].strip() == rows[1][5].strip() == "–"
     order = [line.split("|")[1].strip() for line in read("pooled.md").splitlines()[2:] if line.startswith("|")]
     assert order[:2] == ["oracle", "sstoken"] and order[-1] == "base" and order.index("idle") > order.index("sstoken")
+
+
+def test_what_is_not_shown_to_teach_stands_after_what_is():
+    """A large gain that may be chance stands after a small one that is sure; the base and holes last."""
+    rows = [("m", "chance", 9.0, False), ("m", "base", None, None), ("m", "sure", 2.0, True), ("m", "more", 3.0, True)]
+    table = pd.DataFrame([*rows, ("k", "harm", -1.0, False)], columns=["model", "method", "taught", "teaches"])
+    assert by_rank(table)["method"].tolist() == ["more", "sure", "chance", "base", "harm"]
 
 
 def test_models_together_are_the_mean_of_the_models(write):

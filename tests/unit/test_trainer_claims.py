@@ -67,10 +67,10 @@ def test_predict_gives_a_plain_trainers_logits_labels_and_metrics(tmp_path):
 def test_evaluating_on_the_way_changes_nothing_and_the_best_model_comes_back(tmp_path):
     held_out = SelectionDataset(ragged_tokens(6, seed=5))
     every = {"strategy": "steps", "steps": 2}
-    args = {"max_steps": 6, "learning_rate": 0.2, "load_best_model_at_end": True, "metric_for_best_model": "loss"}
+    args = {"max_steps": 6, "learning_rate": 1.0, "load_best_model_at_end": True, "metric_for_best_model": "loss"}
     args |= {f"{what}_{key}": value for what in ("eval", "save") for key, value in every.items()}
     without = trainer_for(
-        EMA, ragged_tokens(24), tmp_path / "without", signals={}, args={"max_steps": 6, "learning_rate": 0.2}
+        EMA, ragged_tokens(24), tmp_path / "without", signals={}, args={"max_steps": 6, "learning_rate": 1.0}
     )
     without.train()
     trainer = trainer_for(EMA, ragged_tokens(24), tmp_path / "with", signals={}, args=args, eval_dataset=held_out)

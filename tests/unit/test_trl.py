@@ -22,6 +22,11 @@ TEMPLATE = (
 TURNS = [("Name a colour.", "Red is a colour that many like."), ("Two and two?", "Four."), ("Hi!", "Hello, you.")] * 8
 
 
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY", True)
+
+
 @pytest.fixture(scope="module")
 def tokenizer():
     return byte_tokenizer(pad_token="<s>", chat_template=TEMPLATE)

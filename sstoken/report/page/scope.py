@@ -75,7 +75,10 @@ def _tokens(results: Results):
     from sstoken.data import DataError, TokenData
 
     for model in results.facts.models:
-        for path in sorted((results.root / "tokens" / model).rglob("train*.safetensors")):
+        # train.safetensors, or one a seed; train+reference.safetensors holds other rows
+        for path in sorted(
+            p for p in (results.root / "tokens" / model).glob("*.safetensors") if p.name.split(".")[0] == "train"
+        ):
             try:
                 return TokenData.load(path)
             except DataError:
@@ -115,11 +118,14 @@ def _questions(results: Results) -> str:
 
 def _seeds(results: Results) -> str:
     count = len(results.facts.seeds)
-    return (
-        f"{count}. Each method is trained once a seed."
-        if count > 1
-        else "One: intervals do not cover another training run."
+    rows = (
+        " Each seed draws its own rows, noise and reference."
+        if results.facts.data_per_seed
+        else " All seeds share the rows."
     )
+    if count == 1:
+        return "One: intervals do not cover another training run."
+    return f"{count}. Each method is trained once a seed.{rows}"
 
 
 def _not_said(results: Results) -> str:
@@ -130,7 +136,8 @@ def _not_said(results: Results) -> str:
         parts.append(
             "Whether any of this holds for natural text, for public benchmarks, or for models of billions of parameters."
         )
+    new = "seeds and their data" if facts.data_per_seed else "seeds"
     parts.append(
-        "What happens at other rates of noise, other settings, other models. Intervals cover new questions and seeds alone."
+        f"What happens at other rates of noise, other settings, other models. Intervals cover new questions and {new} alone."
     )
     return " ".join(parts)
