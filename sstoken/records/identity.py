@@ -47,6 +47,7 @@ SILENT = (
 # What reaches a stage as content, hashed as such: weights, tokens, the scorer (added by ``scorer_code``).
 AS_CONTENT = (
     "sstoken.models.sources", "sstoken.models.hub", "sstoken.world", "sstoken.data.readers", "sstoken.data.forms",
+    "sstoken.data.messages", "sstoken.data.planting", "sstoken.data.noise_kinds", "sstoken.data.arithmetic",
     "sstoken.data.chat", "sstoken.data.encode",
 )  # fmt: skip
 SCORERS = "sstoken.selection.methods."
@@ -70,7 +71,7 @@ STAGES = {
         ("sstoken.models.hub", "sstoken.evaluation.subtasks"), (*SILENT, "sstoken.data"), ("datasets", "lm_eval")
     ),
     "tokens": Code(
-        ("sstoken.data.readers", "sstoken.data.encode", "sstoken.models.load"),
+        ("sstoken.data", "sstoken.data.readers", "sstoken.data.encode", "sstoken.models.load"),
         (*SILENT, "sstoken.models.sources", "sstoken.models.hub", "sstoken.selection", "sstoken.training"),
         ("transformers", "tokenizers"),
     ),

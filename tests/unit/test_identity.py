@@ -193,6 +193,11 @@ def test_every_module_that_a_stage_imports_is_counted_or_left_out_by_name():
     assert all(any(identity._within(module, room) for room in named) for module in uncounted), uncounted
 
 
+def test_what_plants_noise_counts_for_tokens_and_reaches_training_as_their_content():
+    planting = {f"code sstoken/data/{name}.py" for name in ("planting", "noise_kinds", "chat", "readers")}
+    assert planting <= set(code_of("tokens")) and not planting & set(code_of("train"))
+
+
 def test_a_scorer_counts_for_itself_alone():
     found = {name: scorer_code(config) for name, config in scorers().items()}
     for name, code in found.items():
