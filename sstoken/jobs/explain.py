@@ -104,7 +104,7 @@ def verdicts(model: torch.nn.Module, methods: list[Method], dataset: SelectionDa
             signals = look(model, collate([dataset[index]]), auditor)[1]
             # the same pass for both: of two, the difference would be nothing but rounding, and min-max would stretch it
             history = signals.history_loss if signals.history_loss is None else signals.loss
-            auditor.score(replace(signals, history_loss=history))
+            auditor.write_down(replace(signals, history_loss=history))
     return {name: {key: value.numpy() for key, value in found.items()} for name, found in auditor.record.items()}
 
 

@@ -46,7 +46,7 @@ class Signals:
 
     mask_BR is bool (True = a response token; padding of shorter responses is False); the rest are float32 but ``truth``
     (uint8).  references: name -> loss of a named reference.  progress is a number of the host.  position_B, int64, is
-    each sample's place in the order of training.  No signal carries a gradient.
+    each sample's place in the order of training, index_B its index in the data set.  No signal carries a gradient.
     """
 
     mask_BR: torch.Tensor
@@ -65,6 +65,7 @@ class Signals:
     progress: float | None = None
     references: dict[str, torch.Tensor] = field(default_factory=dict)
     position_B: torch.Tensor | None = None
+    index_B: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -77,19 +77,26 @@ class Auditor(Scorer):
         return found
 
     def score(self, signals: Signals) -> torch.Tensor:
+        return torch.zeros_like(signals.mask_BR, dtype=torch.float32)
+
+    def parts(self, signals: Signals) -> dict[str, torch.Tensor]:
+        """No parts of its own.  A trainer asks for them once a micro-batch, so this is where verdicts are written down."""
+        self.write_down(signals)
+        return {}
+
+    def write_down(self, signals: Signals) -> None:
         for name, (score_BR, keep_BR) in self.verdicts(signals).items():
-            for row, position in enumerate(signals.position_B.tolist()):
+            for row, position in enumerate(signals.index_B.tolist()):
                 if position < 0:  # evens out the ranks
                     continue
                 place = slice(int(self.offset[position]), int(self.offset[position + 1]))
                 count = place.stop - place.start
                 self.record[name]["score"][place] = score_BR[row, :count].cpu()
                 self.record[name]["keep"][place] = keep_BR[row, :count].cpu()
-        return torch.zeros_like(signals.mask_BR, dtype=torch.float32)
 
     def _fixed(self, name: str, signals: Signals) -> torch.Tensor:
         keep_BR = torch.zeros_like(signals.mask_BR)
-        for row, position in enumerate(signals.position_B.tolist()):
+        for row, position in enumerate(signals.index_B.tolist()):
             if position >= 0:
                 values = self.fixed[name][int(self.offset[position]) : int(self.offset[position + 1])]
                 keep_BR[row, : len(values)] = values.to(keep_BR.device)
@@ -97,7 +104,7 @@ class Auditor(Scorer):
 
 
 def _restricted(signals: Signals, needs: frozenset[str]) -> Signals:
-    measured = {f.name for f in dataclasses.fields(signals)} - {"mask_BR", "position_B", "references"}
+    measured = {f.name for f in dataclasses.fields(signals)} - {"mask_BR", "position_B", "index_B", "references"}
     references = {n: v for n, v in signals.references.items() if f"reference_loss:{n}" in needs}
     return dataclasses.replace(signals, references=references, **{name: None for name in measured - needs})
 

@@ -157,6 +157,7 @@ def signals_of(
     return Signals(
         mask_BR=mask_BR,
         position_B=batch.get("seen_B", batch["position_B"]),
+        index_B=batch["position_B"],
         references=references,
         progress=progress if "progress" in needs else None,
         **grids,

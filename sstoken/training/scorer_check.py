@@ -135,6 +135,6 @@ def _rows(signals: Signals, rows: slice) -> Signals:
     """Some of the samples, without the padding of the others."""
     width = int(signals.mask_BR[rows].sum(-1).amax())
     position_B = None if signals.position_B is None else signals.position_B[rows]
-    return _with_grids(
-        signals, lambda value_BR: value_BR[rows, :width], mask_BR=signals.mask_BR[rows, :width], position_B=position_B
-    )
+    index_B = None if signals.index_B is None else signals.index_B[rows]
+    own = {"mask_BR": signals.mask_BR[rows, :width], "position_B": position_B, "index_B": index_B}
+    return _with_grids(signals, lambda value_BR: value_BR[rows, :width], **own)

@@ -234,3 +234,10 @@ def test_explain_refuses_by_name_what_it_cannot_show(rows):
         explain([str(rows)], model="nowhere", methods=["random"])
     with pytest.raises(ConfigError, match="Did you mean 'random'"):
         explain([str(rows)], model="tiny-llama", methods=["randm"])
+
+
+def test_what_is_written_down_belongs_to_its_sample_whatever_the_order(tmp_path):
+    data = ragged_tokens(12)
+    auditor, trainer, _ = audited(data, tmp_path, args={"max_steps": 3, "train_sampling_strategy": "random"})
+    trainer.train()
+    assert torch.equal(auditor.record["random"]["score"], trainer.train_dataset.signals["uniform"])
