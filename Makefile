@@ -23,7 +23,7 @@ ifdef PYTHON
 RUN := $(PYTHON)
 SETUP :=
 else
-RUN := $(CURDIR)/.venv/bin/python
+RUN := .venv/bin/python
 SETUP := .venv/.installed
 endif
 
@@ -35,19 +35,18 @@ START = $(RUN) -m sstoken.experiment.start $(SETTINGS) --
 QUIETLY = log=$$(mktemp); if "$$@" >"$$log" 2>&1; then rm -f "$$log"; else cat "$$log" >&2; rm -f "$$log"; exit 1; fi
 PIP_INSTALL = quietly() { $(QUIETLY); }; quietly
 
-# held by the running snakemake and released by its death, so that a killed run never has to be unlocked by hand
-LOCK := $(if $(shell command -v flock),flock --nonblock --conflict-exit-code 75 results/.lock)
+# an experiment has a lock of its own, let go of by its death (workflow/rules/jobs.smk); Snakemake's would have to be undone
+ONCE = --nolock --workflow-profile workflow/profiles/default
 
 .PHONY: reproduce report fetch plan status audit results check test proofs oldest bench docs
 .DELETE_ON_ERROR:
 
 reproduce: $(SETUP)
-	@$(LOCK) $(START) --cores all --quiet host reason $(if $(LOCK),--nolock); \
-	status=$$?; if [ $$status = 75 ]; then echo "another 'make reproduce' is running in this folder" >&2; fi; exit $$status
+	@$(START) --cores all --quiet host reason $(ONCE)
 
 # what needs network, on the machine that has it; everything else then runs without
 fetch: $(SETUP)
-	@$(START) --cores 1 --until fetch_model fetch_rows fetch_benchmarks
+	@$(START) --cores 1 $(ONCE) --until fetch_model fetch_rows fetch_benchmarks
 
 report plan status audit: $(SETUP)
 	@$(RUN) -m sstoken $@ $(SETTINGS)
