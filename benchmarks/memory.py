@@ -10,6 +10,7 @@ import psutil
 import torch
 
 import sstoken.training.packing
+import sstoken.training.trainer
 from sstoken.records.provenance import processor
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -54,8 +55,8 @@ class Clock:
         self.each: list[float] = []
 
     def watch(self, trainer) -> None:
-        if hasattr(trainer, "_select"):
-            trainer._select = self._timed(trainer._select)
+        if isinstance(trainer, sstoken.training.trainer.Selects):
+            sstoken.training.trainer.choose = self._timed(sstoken.training.trainer.choose)
             sstoken.training.packing.attention_mass = self._timed(sstoken.training.packing.attention_mass)
 
     def _timed(self, function):
