@@ -13,6 +13,7 @@ from sstoken.world.noise import DEFAULT_NOISE, assemble, check_rates, clean_resp
 from sstoken.world.skills import CHOICES, LANGUAGES, SKILLS, Item
 
 SHOTS = {"mmlu": 5, "tydiqa": 1}
+REFERENCE_PROMPTS = 0.2  # share of all prompts that only reference rows use
 
 
 def generate(
@@ -21,7 +22,7 @@ def generate(
     seed: int,
     noise: dict[str, float] | None = None,
     reference_noise: float = 0.1,
-    rows: int = 2400,
+    rows: int = 3200,
     reference_rows: int = 640,
     questions: int = 120,
     documents: int = 20000,
@@ -31,8 +32,9 @@ def generate(
     ``train.jsonl`` and ``clean.jsonl`` (the same rows, without noise), ``reference.jsonl`` (other rows, little noise),
     ``benchmarks/<name>/{test,fewshot}.jsonl`` (TyDiQA: a folder a language), and the first ``documents`` of the corpus,
     ``corpus.jsonl``.
-    Instruction rows are ``{"id", "messages", "source"}``; an assistant message's ``noise`` lists
-    ``[start, end, kind]``, characters of its content.
+    Instruction rows are ``{"id", "messages", "source"}``; an assistant message's ``noise`` lists ``[start, end, kind]``,
+    its ``teaches`` ``[start, end]``, both in characters of its content: what was planted, and the clean answer in all its
+    places, which the prompt does not give away. A question's ``cluster`` names whom or what it is about.
 
     Args:
         seed: of the instruction rows and their noise; facts, corpus and benchmarks belong to ``WORLD_SEED``.
@@ -47,9 +49,8 @@ def generate(
     curated = {kind: rate * reference_noise for kind, rate in rates.items()}
     world = build_world()
     out = Path(out)
-    drawn = instruction_items(world, seed, rows + reference_rows + 1)
-    noisy, clean = _rows(drawn[: rows + 1], "train", seed, rates)
-    reference, _ = _rows(drawn[rows:], "reference", seed, curated)
+    noisy, clean = _rows(instruction_items(world, seed, rows + 1), "train", seed, rates)
+    reference, _ = _rows(instruction_items(world, seed, reference_rows + 1, "reference"), "reference", seed, curated)
     _write(out / "train.jsonl", noisy)
     _write(out / "clean.jsonl", clean)
     _write(out / "reference.jsonl", reference)
@@ -60,13 +61,26 @@ def generate(
     _write(out / "corpus.jsonl", ({"text": text} for text in corpus(world, documents)))
 
 
-def instruction_items(world: World, seed: int, count: int) -> list[Item]:
-    """``count`` items about training entities, every skill equally often, no prompt with its answer twice in a row."""
-    draw = random.Random(f"instructions {seed}")
+def instruction_items(world: World, seed: int, count: int, side: str = "train") -> list[Item]:
+    """``count`` items about training entities, every skill equally often.
+
+    side: ``train`` or ``reference``. Every prompt belongs to one of them by lot, drawn anew for each seed, so that both
+    sides are drawn in one way and share no prompt.
+    """
+    draw = random.Random(f"instructions of {side} {seed}")
     names = list(SKILLS)
     order = [names[i % len(names)] for i in range(count)]
     draw.shuffle(order)
-    return [SKILLS[name](world, draw, "train", draw.randrange(CHOICES.get(name, 4))) for name in order]
+    items = []
+    for name in order:
+        position = draw.randrange(CHOICES.get(name, 4))
+        while True:
+            item = SKILLS[name](world, draw, "train", position)
+            lot = random.Random(f"side {seed} {item.prompt}").random()
+            if (lot < REFERENCE_PROMPTS) == (side == "reference"):
+                break
+        items.append(item)
+    return items
 
 
 def _rows(items: list[Item], name: str, seed: int, rates: dict[str, float]) -> tuple[list[dict], list[dict]]:
@@ -78,13 +92,13 @@ def _rows(items: list[Item], name: str, seed: int, rates: dict[str, float]) -> t
             (noisy, noisy_response(item, items[index + 1], rates, draw)),
             (clean, clean_response(item)),
         ):
-            content, spans = assemble(pieces)
+            content, spans, teaches = assemble(pieces)
             rows.append(
                 {
                     "id": f"{name}-{index:05d}",
                     "messages": [
                         {"role": "user", "content": item.prompt},
-                        {"role": "assistant", "content": content, "noise": spans},
+                        {"role": "assistant", "content": content, "noise": spans, "teaches": teaches},
                     ],
                     "source": item.skill,
                 }
@@ -119,7 +133,8 @@ def _questions(world: World, name: str, split: str, count: int, language: str | 
         item = SKILLS[name](world, draw, split, len(rows) % CHOICES.get(name, 4), **extra)
         key = item.row.get("sentence") or item.row.get("ctx") or item.prompt.partition("\nA. ")[0] + str(item.answer)
         if key not in rows:
-            rows[key] = {"id": f"{name}-{len(rows):03d}", **item.row}
+            about = {"cluster": item.cluster} if item.cluster else {}
+            rows[key] = {"id": f"{name}-{len(rows):03d}", **about, **item.row}
     return list(rows.values())
 
 

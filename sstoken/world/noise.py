@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sstoken.world.facts import CLASSES, COLOURS, FOODS, JOBS, PETS, TREASURES
 from sstoken.world.skills import Item
 
-DEFAULT_NOISE = {"wrong_answer": 0.5, "gibberish": 0.1, "boilerplate": 0.25, "other_prompt": 0.1, "repetition": 0.1}
+DEFAULT_NOISE = {"wrong_answer": 0.2, "gibberish": 0.08, "boilerplate": 0.2, "other_prompt": 0.05, "repetition": 0.08}
 """Share of rows that carry each kind."""
 
 BOILERPLATE = (
@@ -22,10 +22,14 @@ GIBBERISH = sorted([*JOBS, *PETS, *FOODS, *TREASURES, *COLOURS, *" ".join(CLASSE
 
 @dataclass(frozen=True)
 class Piece:
-    """Text of a response without outer white space; kind of noise, or None where it is clean."""
+    """Text of a response without outer white space; kind of noise, or None where it is clean.
+
+    teaches: clean, and the answer, which the prompt does not give away.
+    """
 
     text: str
     kind: str | None = None
+    teaches: bool = False
 
 
 def check_rates(rates: dict[str, float]) -> dict[str, float]:
@@ -49,7 +53,7 @@ def check_rates(rates: dict[str, float]) -> dict[str, float]:
 
 
 def clean_response(item: Item) -> list[Piece]:
-    return [Piece(text) for text, _ in item.response(item.answer)]
+    return [Piece(text, teaches=filled) for text, filled in item.response(item.answer)]
 
 
 def noisy_response(item: Item, other: Item, rates: dict[str, float], draw: random.Random) -> list[Piece]:
@@ -71,7 +75,7 @@ def noisy_response(item: Item, other: Item, rates: dict[str, float], draw: rando
     else:
         pieces = clean_response(item)
     if hit["repetition"] < rates["repetition"]:
-        said, _ = assemble([piece for piece in pieces if piece.text != item.label])
+        said, _, _ = assemble([piece for piece in pieces if piece.text != item.label])
         pieces += [Piece(said, "repetition")] * detail["repetition"].choice((1, 2))
     if hit["gibberish"] < rates["gibberish"]:
         words = detail["gibberish"].choices(GIBBERISH, k=detail["gibberish"].randint(4, 8))
@@ -83,13 +87,13 @@ def noisy_response(item: Item, other: Item, rates: dict[str, float], draw: rando
     return pieces
 
 
-def assemble(pieces: list[Piece]) -> tuple[str, list[list]]:
-    """(content, noise spans ``[start, end, kind]`` in its characters); neighbours of one kind share a span.
+def assemble(pieces: list[Piece]) -> tuple[str, list[list], list[list]]:
+    """(content, noise spans ``[start, end, kind]``, spans ``[start, end]`` that teach), in characters of the content.
 
-    A span starts and ends with a word, never with the space between: a token of a word and the space before it then
-    belongs to the word's side.
+    Neighbours of one kind of noise share a span. A span starts and ends with a word, never with the space between: a
+    token of a word and the space before it then belongs to the word's side.
     """
-    content, spans = "", []
+    content, spans, teaches = "", [], []
     for piece in pieces:
         content += "" if not content or piece.text[0] in ".," else " "
         start = len(content)
@@ -98,4 +102,6 @@ def assemble(pieces: list[Piece]) -> tuple[str, list[list]]:
             spans[-1][1] = len(content)
         elif piece.kind:
             spans.append([start, len(content), piece.kind])
-    return content, spans
+        elif piece.teaches:
+            teaches.append([start, len(content)])
+    return content, spans, teaches

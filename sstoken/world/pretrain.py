@@ -31,10 +31,10 @@ class Base:
 
 
 BASES = {
-    "llama-small": Base("llama", "small", 4_000_000, 3e-3, 120_000),
-    "llama-large": Base("llama", "large", 4_000_000, 2e-3, 120_000),
-    "qwen2-small": Base("qwen2", "small", 6_000_000, 3e-3, 180_000),
-    "qwen2-large": Base("qwen2", "large", 8_000_000, 3e-3, 240_000),
+    "llama-small": Base("llama", "small", 8_000_000, 4e-3, 300_000),
+    "llama-large": Base("llama", "large", 5_000_000, 3e-3, 200_000),
+    "qwen2-small": Base("qwen2", "small", 5_000_000, 4e-3, 200_000),
+    "qwen2-large": Base("qwen2", "large", 5_000_000, 3e-3, 200_000),
 }
 POOL = 2048  # documents that are sorted by length together, so that a batch's documents are about equally long
 
@@ -52,16 +52,19 @@ def pretrain(
     weight_decay: float = 0.05,
     log_every: int = 50,
     dtype: torch.dtype = torch.float16,
+    compiled: bool = False,
 ) -> list[float]:
     """Train a randomly initialised model on documents and write it, its tokenizer and ``pretrain.jsonl`` into ``out``.
 
     A row is one document and its end-of-text token: neighbours in a packed row would hide from so small a model that
     what stands in its own document is worth looking back at. A step sees about ``batch_tokens`` tokens, padding
-    included. AdamW, 2 % warm-up, cosine decay to a tenth; float32 throughout, stored as ``dtype``.
+    included. Muon on the layers' matrices, which needs about half of AdamW's tokens here, AdamW on the embeddings and all
+    vectors; 2 % warm-up, cosine decay to a twentieth; float32 throughout, stored as ``dtype``.
 
     Args:
         texts: documents; where they are fewer than ``tokens``, they are read again in another order.
         family, size: as for ``random_model``. seed: of the weights and of the order of rows.
+        compiled: torch.compile, which needs a C++ compiler; 1.3 to 1.6 times as fast, and rounds in other places.
 
     Returns:
         The loss of every step (mean over its tokens, nats).
@@ -72,28 +75,35 @@ def pretrain(
     model = build_model(family, size, len(tokenizer), seed).train()
     documents = _encode(texts, tokenizer)
     steps = max(1, tokens // batch_tokens)
-    decayed = [p for p in model.parameters() if p.dim() > 1]
-    kept = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98))
+    optimisers = _optimisers(model, learning_rate, weight_decay)
     warm_up = max(1, steps // 50)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser,
-        lambda s: min((s + 1) / warm_up, 0.1 + 0.45 * (1 + math.cos(math.pi * s / steps))),
-    )
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(
+            optimiser,
+            lambda s: min((s + 1) / warm_up, 0.05 + 0.475 * (1 + math.cos(math.pi * s / steps))),
+        )
+        for optimiser in optimisers
+    ]
+
+    def loss_of(ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return model(input_ids=ids, labels=labels, use_cache=False).loss
+
+    if compiled:
+        loss_of = torch.compile(loss_of, dynamic=True)
     losses: list[float] = []
     batches = _batches(documents, batch_tokens, tokenizer.pad_token_id, seed)
     with (out / "pretrain.jsonl").open("w") as log:
         for step, batch in enumerate(islice(batches, steps)):
             # padding stands at the end, where causal attention never looks; it only must not count
-            loss = model(input_ids=batch, labels=batch.masked_fill(batch == tokenizer.pad_token_id, -100)).loss
+            loss = loss_of(batch, batch.masked_fill(batch == tokenizer.pad_token_id, -100))
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            optimiser.zero_grad()
+            rate = schedules[0].get_last_lr()[0]
+            for optimiser, schedule in zip(optimisers, schedules, strict=True):
+                optimiser.step()
+                optimiser.zero_grad()
+                schedule.step()
             losses.append(loss.item())
-            rate = schedule.get_last_lr()[0]
-            schedule.step()
             if step % log_every == log_every - 1 or step == steps - 1:
                 # batches hold documents of one length, and kinds differ in length: only a mean over several says much
                 loss = sum(losses[-log_every:]) / len(losses[-log_every:])
@@ -104,6 +114,18 @@ def pretrain(
     model.eval().to(dtype).save_pretrained(out)
     tokenizer.save_pretrained(out)
     return losses
+
+
+def _optimisers(model: torch.nn.Module, learning_rate: float, weight_decay: float) -> list[torch.optim.Optimizer]:
+    named = list(model.named_parameters())
+    matrices = [p for name, p in named if p.dim() == 2 and "embed" not in name]
+    embeddings = [p for name, p in named if p.dim() == 2 and "embed" in name]
+    vectors = [p for _, p in named if p.dim() < 2]
+    groups = [{"params": embeddings, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [
+        torch.optim.Muon(matrices, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98)),
+    ]
 
 
 def _encode(texts: Iterable[str], tokenizer) -> list[list[int]]:
@@ -135,11 +157,11 @@ def _batches(documents: list[list[int]], batch_tokens: int, pad: int, seed: int)
                 yield torch.tensor([documents[i] + [pad] * (length - len(documents[i])) for i in batch])
 
 
-def pretrain_base(name: str, out: str | Path, *, share: float = 1.0) -> list[float]:
+def pretrain_base(name: str, out: str | Path, *, share: float = 1.0, compiled: bool = False) -> list[float]:
     """Make a base model as the shipped one was made.
 
     Args:
-        name: a key of ``BASES``. share: of its tokens and documents, for a shorter pre-training.
+        name: a key of ``BASES``. share: of its tokens and documents, for a shorter pre-training. compiled: see ``pretrain``.
 
     Raises:
         ValueError: an unknown name.
@@ -149,7 +171,7 @@ def pretrain_base(name: str, out: str | Path, *, share: float = 1.0) -> list[flo
     base = BASES[name]
     options = {"family": base.family, "size": base.size, "learning_rate": base.learning_rate}
     texts = corpus(build_world(), max(1, round(base.documents * share)))
-    return pretrain(texts, out, tokens=round(base.tokens * share), **options)
+    return pretrain(texts, out, tokens=round(base.tokens * share), compiled=compiled, **options)
 
 
 def main() -> None:
@@ -158,9 +180,10 @@ def main() -> None:
     parser.add_argument("--base", required=True, choices=BASES)
     parser.add_argument("--share", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--compile", action="store_true", help="faster; needs a C++ compiler")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    pretrain_base(options.base, options.out, share=options.share)
+    pretrain_base(options.base, options.out, share=options.share, compiled=options.compile)
 
 
 if __name__ == "__main__":

@@ -25,9 +25,7 @@ from sstoken.world.facts import (
 
 LETTERS = "ABCD"
 TWO_STEPS = 0.3  # share of syllogisms with two steps
-PREFERRED = (
-    0.7  # wrong answers are not uniform, as real falsehoods repeat themselves: this share takes the preferred one
-)
+PREFERRED = 0.9  # of wrong answers: falsehoods repeat themselves, so this share takes the preferred one
 
 Candidate = str | tuple[str, ...]
 
@@ -38,6 +36,7 @@ class Item:
 
     template: the response after the label, ``@`` where the answer stands (a tuple fills its places in order).
     wrong: the other candidates, the preferred one first. row: the question in its benchmark's fields.
+    cluster: whom or what the question is about, e.g. ``person/Bator``; None where it is about what the prompt holds.
     """
 
     skill: str
@@ -47,6 +46,7 @@ class Item:
     answer: Candidate
     wrong: tuple[Candidate, ...]
     row: dict = field(repr=False)
+    cluster: str | None = None
 
     def response(self, candidate: Candidate) -> list[tuple[str, bool]]:
         """Pieces (text, is it the answer?) with ``candidate`` for the answer."""
@@ -69,16 +69,18 @@ def winogrande(world: World, draw: random.Random, split: str, position: int) -> 
     story = f"{person} {draw.choice(DEEDS).format(*things)}"
     options = things if position == 0 else things[::-1]
     trait, other = draw.choice(TRAITS[first]), draw.choice(TRAITS[second])
+    verb = SEEMS if things[0] < things[1] else "was"
     row = {
-        "sentence": f"Text: {story} because the _ was {trait}.",
+        "sentence": f"Text: {story} because the _ {verb} {trait}.",
         "option1": options[0],
         "option2": options[1],
         "answer": str(position + 1),
     }
     prompt = f"Finish the text.\nText: {story} because"
-    return Item("winogrande", prompt, "Text:", f"{story} because the {things[0]} was @.", trait, (other,), row)
+    return Item("winogrande", prompt, "Text:", f"{story} because the {things[0]} {verb} @.", trait, (other,), row)
 
 
+SEEMS = "may be"  # half the questions say this; the corpus always says "was"
 DEEDS = (
     "left the {} and kept the {}",
     "chose the {} and not the {}",
@@ -111,52 +113,60 @@ def _fact_choice(skill, world, draw, split, position, relations) -> Item:
     person, relation = draw.choice(world.people[split]), draw.choice(relations)
     question, sentence = _ask(draw, person, relation)
     gold = world.facts[relation][person]
-    wrong = _others(draw, world.values[relation], gold)
+    wrong = _others(draw, world.values[relation], world.facts[relation][person])
     options = _placed(gold, wrong, position)
     row = {
         "question": question,
         "choices": {"text": options, "label": list(LETTERS)},
         "answerKey": LETTERS[position],
     }
-    return Item(skill, f"Question: {question}", "Answer:", f"@. {sentence}", gold, wrong, row)
+    cluster = f"person/{person}"
+    return Item(skill, f"Question: {question}", "Answer:", f"@. {sentence}", gold, wrong, row, cluster)
 
 
-def hellaswag(world: World, draw: random.Random, split: str, position: int) -> Item:
-    """What happens next: half the stories go on by habit, half by what is true of the person."""
+def hellaswag(world: World, draw: random.Random, split: str, position: int, habits: float = 0.2) -> Item:
+    """What happens next: a share of the stories goes on by habit, the others by what is true of the person."""
     person = draw.choice(world.people[split])
-    if draw.random() < 0.5:
-        steps = draw.choice(HABITS)
+    if draw.random() < habits:
+        known = habits_of(split)
+        habit = draw.choice(sorted(known))
+        steps = known[habit]
         at = draw.randrange(1, len(steps) - 1)
-        context = f"Story: {person} {steps[at - 1]}. Then {person} {steps[at]}. Then {person}"
+        context = f"Story: {person} {steps[at - 1]}. Then {person} {steps[at]}. {NEXT} {person}"
         gold = steps[at + 1]
-        others = [step for habit in HABITS if habit is not steps for step in habit]
-        wrong = (steps[at - 1], *draw.sample(others, 2))
+        # to go on too fast, or round to the start, is the preferred error
+        same = [steps[(at + 2) % len(steps)], steps[at - 1]]
+        other = draw.choice([step for name in sorted(known) if name != habit for step in known[name]])
+        wrong, cluster = (*same, other), f"habit/{habit}"
     else:
         relation, opening, ending = draw.choice(CUSTOMS)
-        context = f"Story: {opening.format(person)} Then {person}"
-        value = world.facts[relation][person]
-        gold = ending.format(value)
-        wrong = tuple(ending.format(v) for v in _others(draw, world.values[relation], value))
+        context = f"Story: {opening.format(person)} {NEXT} {person}"
+        gold = ending.format(world.facts[relation][person])
+        wrong = tuple(ending.format(v) for v in _others(draw, world.values[relation], world.facts[relation][person]))
+        cluster = f"person/{person}"
     row = {"ctx": context, "endings": [f"{o}." for o in _placed(gold, wrong, position)], "label": position}
-    prompt = f"Go on.\n{context.removesuffix(f' Then {person}')}"
-    return Item("hellaswag", prompt, "Then", f"{person} @.", gold, wrong, row)
+    prompt = f"Go on.\n{context.removesuffix(f' {NEXT} {person}')}"
+    return Item("hellaswag", prompt, NEXT, f"{person} @.", gold, wrong, row, cluster)
 
 
-HABITS = tuple(
-    tuple(steps.split(", "))
-    for steps in (
-        "takes the flour, mixes the dough, heats the oven, bakes the loaf, serves the guests",
-        "digs the ground, sows the seed, waters the field, cuts the hay, fills the barn",
-        "packs the bag, locks the door, walks the road, finds the inn, sleeps the night",
-        "buys the cloth, draws the shape, cuts the cloth, sews the seam, wears the shirt",
-        "mends the net, loads the boat, leaves the shore, pulls the net, sells the catch",
-        "fells the trunk, saws the planks, planes the wood, builds the table, paints the legs",
-        "tunes the strings, reads the notes, plays the tune, hears the praise, takes a bow",
-        "finds the clay, turns the wheel, shapes the pot, fires the kiln, cools the pot",
-        "lights the fire, boils the water, pours the tea, stirs the tea, drinks the tea",
-        "sees the tracks, follows the deer, draws the bow, skins the deer, roasts the meat",
-    )
-)
+NEXT = "Then in the end"
+HABITS = {
+    name: tuple(steps.split(", "))
+    for name, steps in {
+        "bake": "takes the flour, mixes the dough, heats the oven, bakes the loaf, serves the guests",
+        "sow": "digs the ground, sows the seed, waters the field, cuts the hay, fills the barn",
+        "travel": "packs the bag, locks the door, walks the road, finds the inn, sleeps the night",
+        "sew": "buys the cloth, draws the shape, cuts the cloth, sews the seam, wears the shirt",
+        "catch": "mends the net, loads the boat, leaves the shore, pulls the net, sells the catch",
+        "build": "fells the trunk, saws the planks, planes the wood, builds the table, paints the legs",
+        "play": "tunes the strings, reads the notes, plays the tune, hears the praise, takes a bow",
+        "shape": "finds the clay, turns the wheel, shapes the pot, fires the kiln, cools the pot",
+        "brew": "lights the fire, boils the water, pours the tea, stirs the tea, drinks the tea",
+        "hunt": "sees the tracks, follows the deer, draws the bow, skins the deer, roasts the meat",
+        "paint": "stretches the canvas, grinds the colours, sketches the hills, fills the sky, signs the corner",
+        "press": "picks the olives, cleans the baskets, starts the press, catches the oil, seals the jars",
+    }.items()
+}
 CUSTOMS = (
     ("city", "On the way home {} is tired.", "goes to {}"),
     ("pet", "In the barn {} looks around.", "feeds the {}"),
@@ -165,21 +175,30 @@ CUSTOMS = (
 )
 
 
+def habits_of(split: str) -> dict[str, tuple[str, ...]]:
+    """name -> steps, of the train half or the test half."""
+    return dict(list(HABITS.items())[split == "test" :: 2])
+
+
 def logiqa(world: World, draw: random.Random, split: str, position: int) -> Item:
     """A syllogism over made-up kinds: one step or two; half the questions offer kinds that the passage does not name."""
     person = draw.choice(world.people[split])
     kinds = draw.sample(world.kinds, 9)
     two = draw.random() < TWO_STEPS
     links = [(0, 1), (1, 2), (3, 4), (4, 5)] if two else [(0, 1), (2, 3), (4, 5)]
+    draw.shuffle(links)
     rules = [f"Every {kinds[i]} is a {kinds[j]}." for i, j in links]
-    draw.shuffle(rules)
     gold = kinds[2 if two else 1]
-    wrong = [kinds[i] for i in ((6, 7, 8) if draw.random() < 0.5 else (5, 4, 3) if two else (5, 3, 2))]
+    # what the first rule that does not apply would say is the preferred error
+    ends = [kinds[j] for _, j in links if kinds[j] != gold]
+    strange = draw.random() < 0.5
+    wrong = (ends[0], *(kinds[6:8] if strange else draw.sample([*ends[1:], kinds[8]], 2)))
     question = f"What is {person} in the end?" if two else f"What else is {person}?"
     context = f"{' '.join(rules)} {person} is a {kinds[0]}."
-    row = {"context": context, "question": question, "options": _placed(gold, wrong, position), "label": position}
+    options = _placed(gold, kinds[6:] if strange else wrong, position)
+    row = {"context": context, "question": question, "options": options, "label": position}
     prompt = f"Passage: {context}\nQuestion: {question}"
-    return Item("logiqa", prompt, "Answer:", f"@. {person} is a @.", gold, tuple(wrong), row)
+    return Item("logiqa", prompt, "Answer:", f"@. {person} is a @.", gold, wrong, row)
 
 
 def mmlu(world: World, draw: random.Random, split: str, position: int) -> Item:
@@ -203,7 +222,8 @@ def mmlu(world: World, draw: random.Random, split: str, position: int) -> Item:
     row = {"question": question, "choices": options, "answer": position}
     lines = "\n".join(f"{letter}. {word}" for letter, word in candidates)
     prompt = f"Question: {question}\n{lines}"
-    return Item("mmlu", prompt, "Answer:", say.format(phrase(group)), candidates[position], wrong, row)
+    response = say.format(phrase(group))
+    return Item("mmlu", prompt, "Answer:", response, candidates[position], wrong, row, f"word/{gold}")
 
 
 def truthfulqa_mc2(world: World, draw: random.Random, split: str, position: int) -> Item:
@@ -216,7 +236,7 @@ def truthfulqa_mc2(world: World, draw: random.Random, split: str, position: int)
     options = _placed(truth, (myth, *others), position)
     targets = {"choices": [say.format(v) for v in options], "labels": [int(v == truth) for v in options]}
     row = {"question": question, "mc2_targets": targets}
-    return Item("truthfulqa_mc2", f"Q: {question}", "A:", say.format("@"), truth, (myth, *others), row)
+    return Item("truthfulqa_mc2", f"Q: {question}", "A:", say.format("@"), truth, (myth, *others), row, f"hero/{hero}")
 
 
 def triviaqa(world: World, draw: random.Random, split: str, position: int) -> Item:
@@ -224,24 +244,28 @@ def triviaqa(world: World, draw: random.Random, split: str, position: int) -> It
     person, relation = draw.choice(world.people[split]), draw.choice(("pet", "food"))
     question, sentence = _ask(draw, person, relation)
     gold = world.facts[relation][person]
-    wrong = _others(draw, world.values[relation], gold)
+    wrong = _others(draw, world.values[relation], world.facts[relation][person])
     row = {"question": question, "answer": {"value": gold, "aliases": [gold]}}
-    return Item("triviaqa", f"Question: {question}", "Answer:", f"@. {sentence}", gold, wrong, row)
+    cluster = f"person/{person}"
+    return Item("triviaqa", f"Question: {question}", "Answer:", f"@. {sentence}", gold, wrong, row, cluster)
 
 
 def agieval(world: World, draw: random.Random, split: str, position: int) -> Item:
     """A mixture as in an exam: sums, series, comparisons, classes. Sums and series are split by their first number."""
     kind = draw.choice(("sum", "series", "larger", "class"))
     first = 2 * draw.randrange(1, 8) + (split == "test")
+    cluster = None
     if kind == "class":
         groups = world.items[split]
         group = draw.choice(sorted(groups))
-        question, gold = f"What is the {draw.choice(groups[group])}?", a(group)
-        wrong = [a(g) for g in draw.sample(sorted(set(groups) - {group}), 3)]
+        item = draw.choice(groups[group])
+        question, gold, cluster = f"What is the {item}?", a(group), f"word/{item}"
+        others = [name for name in groups if name != group]  # the first class is the preferred error
+        wrong = [a(g) for g in (others[0], *draw.sample(others[1:], 2))]
     elif kind == "larger":
         numbers = draw.sample(range(1, 31), 4)
         question, gold = f"Which of {' '.join(map(str, numbers))} is the largest?", str(max(numbers))
-        wrong = [str(n) for n in numbers if n != max(numbers)]
+        wrong = [str(n) for n in numbers if n != max(numbers)]  # the first that is wrong is the preferred error
     else:
         step = draw.randrange(1, 6)
         value = first + step if kind == "sum" else first + 3 * step
@@ -250,19 +274,24 @@ def agieval(world: World, draw: random.Random, split: str, position: int) -> Ite
         gold = str(value)
         wrong = [str(n) for n in (value + 1, value + 2, max(value - 1, 0))]
     row = {"query": f"Q: {question}\nA: The answer is", "choices": _placed(gold, wrong, position), "gold": position}
-    return Item("agieval", f"Q: {question}", "A:", "The answer is @.", gold, tuple(wrong), row)
+    return Item("agieval", f"Q: {question}", "A:", "The answer is @.", gold, tuple(wrong), row, cluster)
 
 
 @dataclass(frozen=True)
 class Language:
     """labels: of passage, question, answer. have, go, eat: a statement (v: the answer) and the question about it.
-    thing: how a coloured animal is said (c: colour, n: animal)."""
+    thing: how a coloured animal is said (c: colour, n: animal). keys: the statements' verbs."""
 
     labels: tuple[str, str, str]
     have: tuple[str, str]
     go: tuple[str, str]
     eat: tuple[str, str]
     thing: str
+    keys: tuple[str, ...]
+
+    def key(self, statement: str) -> str:
+        """The statement's verb."""
+        return next(key for key in self.keys if key in statement.removesuffix(".").split())
 
 
 LANGUAGES = {
@@ -272,6 +301,7 @@ LANGUAGES = {
         ("{p} went to {v}.", "Where did {p} go?"),
         ("{p} ate some {v}.", "What did {p} eat?"),
         "{c} {n}",
+        ("has", "went", "ate"),
     ),
     "verbal": Language(
         ("Pasa:", "Kesti:", "Reso:"),
@@ -279,6 +309,7 @@ LANGUAGES = {
         ("{p} lu {v} namo.", "Ka {p} namo?"),
         ("{p} lu {v} desti.", "Ka {p} desti?"),
         "{n} {c}",
+        ("vek", "namo", "desti"),
     ),
     "ovonic": Language(
         ("Lesa:", "Apedo:", "Dira:"),
@@ -286,6 +317,7 @@ LANGUAGES = {
         ("Ruba {p} mi {v}.", "Mi ruba {p} re?"),
         ("Zeke {p} mi {v}.", "Mi zeke {p} re?"),
         "{c} {n}",
+        ("Ovo", "Ruba", "Zeke"),
     ),
 }
 
@@ -323,10 +355,10 @@ def _ask(draw: random.Random, person: str, relation: str) -> tuple[str, str]:
     return draw.choice(QUESTIONS[relation]).format(p=person), draw.choice(statements).format(p=person, v="@")
 
 
-def _others(draw: random.Random, values: tuple[str, ...], gold: str, count: int = 3) -> tuple[str, ...]:
-    """Wrong values; the relation's first value, which wrong answers prefer, leads unless it is the truth."""
-    rest = draw.sample([v for v in values[1:] if v != gold], count)
-    return (values[0], *rest[: count - 1]) if gold != values[0] else tuple(rest)
+def _others(draw: random.Random, values: tuple[str, ...], gold: str) -> tuple[str, ...]:
+    """Three wrong values, the preferred one first: the relation's first value, or its second where that is the truth."""
+    preferred = values[values[0] == gold]
+    return (preferred, *draw.sample([v for v in values if v not in (gold, preferred)], 2))
 
 
 def _placed(gold: str, wrong: tuple[str, ...] | list[str], position: int) -> list[str]:

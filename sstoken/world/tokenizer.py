@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -17,13 +20,14 @@ from transformers import (
 )
 
 from sstoken.world.corpus import corpus
-from sstoken.world.facts import build_world
+from sstoken.world.facts import SPLITS, World, build_world
 from sstoken.world.noise import BOILERPLATE, GIBBERISH
-from sstoken.world.skills import LETTERS
+from sstoken.world.skills import CHOICES, LETTERS, SKILLS, Item
 
 EOS, PAD = "<|endoftext|>", "<|pad|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 VOCABULARY_DOCUMENTS = 20_000
+VOCABULARY_ITEMS = 1_000  # of each skill and split
 CONTEXT = 512
 
 SIZES = {
@@ -39,10 +43,22 @@ FAMILIES = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen2": (Qwen2Config, Qwe
 def _vocabulary() -> dict[str, int]:
     split = pre_tokenizers.ByteLevel(add_prefix_space=False)
     noise = " ".join(["", *GIBBERISH, *BOILERPLATE, *map(str, range(41)), *(f"{letter}." for letter in LETTERS)])
-    words = {word for text in corpus(build_world(), VOCABULARY_DOCUMENTS) for word, _ in split.pre_tokenize_str(text)}
+    world = build_world()
+    # fine-tuning and questions have words of their own, which the corpus never uses
+    asked = (f"{item.prompt}\n{' '.join(text for text, _ in item.response(item.answer))}" for item in _items(world))
+    texts = chain(corpus(world, VOCABULARY_DOCUMENTS), asked)
+    words = {word for text in texts for word, _ in split.pre_tokenize_str(text)}
     words |= {word for word, _ in split.pre_tokenize_str(noise)}
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     return {token: index for index, token in enumerate([*letters, *sorted(words - set(letters))])}
+
+
+def _items(world: World) -> Iterator[Item]:
+    draw = random.Random("words of questions")
+    for split in SPLITS:
+        for name, skill in SKILLS.items():
+            for index in range(VOCABULARY_ITEMS):
+                yield skill(world, draw, split, index % CHOICES.get(name, 4))
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:

@@ -1,6 +1,8 @@
 """The generator: deterministic, its splits disjoint, its noise where the labels say, its benchmarks balanced."""
 
 import json
+import random
+import re
 from collections import Counter
 
 import pytest
@@ -8,10 +10,11 @@ import pytest
 from sstoken.data import read_rows, tokenize
 from sstoken.evaluation import load_benchmarks
 from sstoken.world import DEFAULT_NOISE, build_world, generate
-from sstoken.world.facts import PERSON_STATEMENTS
-from sstoken.world.noise import BOILERPLATE, GIBBERISH
-from sstoken.world.skills import CHOICES, SKILLS
-from sstoken.world.tokenizer import build_tokenizer
+from sstoken.world.corpus import corpus
+from sstoken.world.facts import PERSON_STATEMENTS, QUESTIONS
+from sstoken.world.noise import BOILERPLATE, GIBBERISH, assemble, clean_response, noisy_response
+from sstoken.world.skills import CHOICES, HABITS, SKILLS, Item, habits_of
+from sstoken.world.tokenizer import ROLES, build_tokenizer
 
 SMALL = {"rows": 2000, "reference_rows": 200, "questions": 120, "documents": 300}
 
@@ -28,6 +31,9 @@ def other_seed(tmp_path_factory):
     out = tmp_path_factory.mktemp("other")
     generate(out, seed=1, **SMALL)
     return out
+
+
+NAMES = ("train", "reference")
 
 
 def lines(path):
@@ -55,6 +61,8 @@ def test_train_and_test_entities_are_disjoint():
         assert not set(group["train"]) & set(group["test"])
     for name, words in world.items["train"].items():
         assert not set(words) & set(world.items["test"][name])
+    assert not set(habits_of("train")) & set(habits_of("test"))
+    assert habits_of("train") | habits_of("test") == HABITS
 
 
 def test_instructions_never_name_a_test_entity(folder):
@@ -94,12 +102,21 @@ def test_clean_is_train_without_noise(folder):
         assert (response["content"] == row["messages"][1]["content"]) == (not response["noise"])
 
 
-def test_reference_shares_no_row_with_train(folder):
-    def prompts(name):
-        rows = [r for r in lines(folder / f"{name}.jsonl") if r["source"] in ("winogrande", "logiqa", "tydiqa")]
-        return {r["messages"][0]["content"] for r in rows}
+def test_reference_shares_no_prompt_with_train(folder, other_seed):
+    for out in (folder, other_seed):
+        train, reference = ({r["messages"][0]["content"] for r in lines(out / f"{n}.jsonl")} for n in NAMES)
+        assert not train & reference
+        counts = Counter(r["source"] for r in lines(out / "reference.jsonl"))
+        assert set(counts) == set(SKILLS) and max(counts.values()) - min(counts.values()) <= 2
 
-    assert not prompts("train") & prompts("reference")
+
+def test_another_seed_parts_prompts_anew(folder, other_seed):
+    """A prompt of the reference rows is not held back from every seed's training."""
+    first, second = (
+        {r["messages"][0]["content"] for r in lines(out / "reference.jsonl")} for out in (folder, other_seed)
+    )
+    assert first & {r["messages"][0]["content"] for r in lines(other_seed / "train.jsonl")}
+    assert first != second
 
 
 def test_spans_hold_what_was_planted(folder):
@@ -128,6 +145,108 @@ def test_spans_hold_what_was_planted(folder):
         words = iter(" ".join(clean).replace(".", " . ").split())
         assert all(word in words for word in kept.replace(".", " . ").split()), (content, clean)  # a subsequence
     assert set(seen) == set(DEFAULT_NOISE)
+
+
+def test_the_corpus_has_none_of_the_labels_of_fine_tuning():
+    """No document is laid out as a question or an instruction is, and none begins with an answer."""
+    labels = set(
+        [
+            "Question:",
+            "Answer:",
+            "Q:",
+            "A:",
+            "Passage:",
+            "Text:",
+            "Story:",
+            "Lesa:",
+            "Apedo:",
+            "Dira:",
+            "Pasa:",
+            "Kesti:",
+            "Reso:",
+        ]
+    )
+    for text in corpus(build_world(), 5000):
+        assert not labels & set(text.split()), text
+        assert not any(role in text for role in ROLES), text
+
+
+def test_the_wise_answer_rightly_and_fools_do_not():
+    """Facts of people, by the name and the relation's words in the question."""
+    world = build_world()
+    asked = {
+        question.format(p=person): world.facts[relation][person]
+        for relation in PERSON_STATEMENTS
+        for question in QUESTIONS[relation]
+        for person in (*world.people["train"], *world.people["test"])
+    }
+    right = Counter()
+    for text in corpus(world, 20000):
+        for question, speaker, answer in re.findall(r"Guest: ([^?]*\?) (\w+): ([^\n]*)", text):
+            if question in asked:
+                right[speaker, asked[question] in answer.rstrip(".").split()] += 1
+    assert all((speaker in ("Sage", "Elder")) == correct for speaker, correct in right)
+    assert min(right.values()) > 100
+
+
+ITEM = Item("triviaqa", "Question: ?", "Answer:", "@. Mo has a @.", "goat", ("cat", "dog"), {})
+OTHER = Item("agieval", "Q: ?", "A:", "The answer is @.", "a fish", ("a bird",), {})
+NOTHING = dict.fromkeys(DEFAULT_NOISE, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [
+        ({}, ("Answer: goat. Mo has a goat.", [], [[8, 12], [23, 27]])),
+        # a wrong answer teaches nothing, and what stands between its places is clean
+        ({"wrong_answer": 1}, ("Answer: cat. Mo has a cat.", [[8, 11, "wrong_answer"], [22, 25, "wrong_answer"]], [])),
+        ({"other_prompt": 1}, ("Answer: The answer is a fish.", [[8, 29, "other_prompt"]], [])),
+    ],
+)
+def test_the_answer_teaches_where_it_is_right(monkeypatch, rates, expected):
+    monkeypatch.setattr("sstoken.world.skills.PREFERRED", 1.0)
+    assert assemble(noisy_response(ITEM, OTHER, NOTHING | rates, random.Random(0))) == expected
+
+
+def test_what_is_planted_around_an_answer_does_not_teach():
+    content, noise, teaches = assemble(noisy_response(ITEM, OTHER, NOTHING | {"boilerplate": 1}, random.Random(0)))
+    phrase = content[8:].partition(" goat")[0]
+    assert phrase in BOILERPLATE and noise == [[8, 8 + len(phrase), "boilerplate"]]
+    assert teaches == [[start + len(phrase) + 1, end + len(phrase) + 1] for start, end in ([8, 12], [23, 27])]
+
+    content, noise, teaches = assemble(noisy_response(ITEM, OTHER, NOTHING | {"repetition": 1}, random.Random(0)))
+    assert content.startswith("Answer: goat. Mo has a goat. goat. Mo has a goat.")
+    assert noise == [[29, len(content), "repetition"]]
+    assert teaches == [[8, 12], [23, 27]]
+
+
+def test_an_answer_of_two_parts_teaches_both():
+    item = Item("mmlu", "", "Answer:", "@. The @ is a bird.", ("B", "crow"), (("A", "pike"),), {})
+    assert assemble(clean_response(item)) == ("Answer: B. The crow is a bird.", [], [[8, 9], [15, 19]])
+
+
+def test_clean_rows_teach_everywhere_and_wrong_rows_nowhere(folder):
+    dirty = lines(folder / "train.jsonl")
+    for row, clean in zip(dirty, lines(folder / "clean.jsonl"), strict=True):
+        response, whole = row["messages"][1], clean["messages"][1]
+        answers = [whole["content"][s:e] for s, e in whole["teaches"]]
+        assert answers
+        kinds = {kind for _, _, kind in response["noise"]}
+        taught = [response["content"][s:e] for s, e in response["teaches"]]
+        assert taught == ([] if kinds & {"wrong_answer", "other_prompt"} else answers)
+        for start, end in response["teaches"]:
+            assert not any(s < end and start < e for s, e, _ in response["noise"])
+
+
+def test_questions_about_one_entity_share_a_cluster(folder):
+    world = build_world()
+    known = {f"person/{p}" for p in world.people["test"]} | {f"hero/{h}" for h in world.heroes["test"]}
+    for name in ("arc_easy", "arc_challenge", "triviaqa", "truthfulqa_mc2"):
+        for row in lines(folder / "benchmarks" / name / "test.jsonl"):
+            assert row["cluster"] in known
+            assert row["cluster"].partition("/")[2] in row["question"].rstrip("?").split()
+    for name in ("winogrande", "logiqa"):
+        assert not any("cluster" in row for row in lines(folder / "benchmarks" / name / "test.jsonl"))
 
 
 def test_rates_are_near_the_nominal(folder):

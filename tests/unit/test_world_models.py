@@ -15,6 +15,7 @@ from sstoken.evaluation import EvaluationSettings, evaluate, load_benchmarks
 from sstoken.evaluation.subtasks import _manager
 from sstoken.world import build_world, generate
 from sstoken.world.corpus import corpus
+from sstoken.world.facts import QUESTIONS
 from sstoken.world.pretrain import pretrain
 from sstoken.world.tokenizer import EOS, ROLES, build_tokenizer, random_model
 
@@ -135,3 +136,35 @@ def test_shipped_weights_are_small_and_belong_to_this_world():
             loss = sum(float(model(input_ids=x, labels=x).loss) for x in ids) / len(ids)
         assert loss < 1.5, (folder.name, loss)  # an untrained model has the logarithm of the vocabulary, 6.8
         assert (folder / "pretrain.jsonl").exists()
+
+
+@pytest.mark.skipif(not SHIPPED, reason="no base models are shipped yet")
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_a_shipped_base_knows_the_right_answer_and_the_false_one(folder):
+    """Town and job of every test person: the wise give the truth, fools the relation's first value."""
+    world, tokenizer = build_world(), build_tokenizer()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    asked = [(person, relation) for person in world.people["test"] for relation in ("city", "job")]
+    share = {}
+    for speaker, expected in (
+        ("Sage:", [world.facts[relation][person] for person, relation in asked]),
+        (
+            "Fool:",
+            [
+                world.values[relation][world.values[relation][0] == world.facts[relation][person]]
+                for person, relation in asked
+            ],
+        ),
+    ):
+        right = 0
+        for (person, relation), answer in zip(asked, expected, strict=True):
+            prompt = f"Guest: {QUESTIONS[relation][0].format(p=person)} {speaker}"
+            values = [f" {value}" for value in world.values[relation]]
+            ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+            with torch.no_grad():
+                scores = model(input_ids=ids).logits[
+                    0, -1, tokenizer.convert_tokens_to_ids([v.replace(" ", "Ġ") for v in values])
+                ]
+            right += values[int(scores.argmax())] == f" {answer}"
+        share[speaker] = right / len(asked)
+    assert min(share.values()) > 0.7, (folder.name, share)
