@@ -162,7 +162,8 @@ def test_a_layer_whose_weight_is_trained_is_left_to_peft():
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_run_in_bfloat16_computes_its_adapters_in_bfloat16_and_keeps_them_in_float32(dtype, tmp_path):
     """The recipe's arguments on a Trainer of our own: what a layer's adapter puts out under them."""
-    settings = replace(TrainingSettings.of(load_config("config/ci.yaml")["training"]), dtype=dtype)
+    recipe = TrainingSettings.of(load_config("config/ci.yaml")["training"])
+    settings = replace(recipe, dtype=dtype, max_grad_norm=1.0)
     model = tiny_adapter(tiny_model().to(DTYPES[dtype]))
     seen = set()
     factor = model.get_base_model().model.layers[0].self_attn.q_proj.lora_A["default"]

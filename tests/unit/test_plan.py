@@ -54,7 +54,9 @@ def test_a_run_that_exists_cost_what_the_plan_says(ci, monkeypatch):
         assert planned.flops == pytest.approx(sum(cost["flops"] for cost in counted), rel=0.02), method
         assert planned.forward == pytest.approx(sum(cost["forward_tokens"] for cost in counted), rel=0.02), method
     rows = plan.rows("tiny-qwen2", "train")
-    record = json.loads((ci.results("ci") / "references" / "tiny-qwen2" / "train" / "base.json").read_text())["cost"]
+    record = json.loads((ci.results("ci") / "references" / "tiny-qwen2" / "train.seed0" / "base.json").read_text())[
+        "cost"
+    ]
     assert rows.measured and plan.losses("tiny-qwen2", "train").flops == record["flops"]
 
 
