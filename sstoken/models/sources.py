@@ -36,7 +36,7 @@ def materialise(entry: ModelEntry, folder: Path, *, seed: int = 0, bases: Path |
     fresh = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    _bring(entry, fresh, seed, bases, folder.parents[1] / "hub.json")
+    _bring(entry, fresh, seed, bases, folder.absolute().parents[1] / "hub.json")
     check_weights(entry.name, fresh)
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(folder.glob("[!.]*"), key=lambda path: path.name != "model.json"):  # the record goes first
