@@ -139,7 +139,7 @@ def test_configurations_do_not_leak_into_each_other(workflow, root):
     document |= {
         "methods": ["full"],
         "benchmarks_file": "sstoken/evaluation/benchmarks.tsv",
-        "benchmarks_data": str(workflow.folder),
+        "benchmarks_data": None,
     }
     (workflow.folder / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
     document["data"]["train"]["sources"] = [str(workflow.folder / "rows.jsonl")]

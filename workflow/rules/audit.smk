@@ -49,9 +49,15 @@ rule audit:
         f"{ROOT}/audit/index.html",
     log:
         f"{ROOT}/logs/audit/audit.log",
+    benchmark:
+        f"{ROOT}/logs/audit/audit.benchmark.tsv"
     localrule: True
     conda:
         "../envs/sstoken.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
     message:
         "write the audit's table and page"
     script:

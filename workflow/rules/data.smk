@@ -82,13 +82,6 @@ rule world:
         "../scripts/world.py"
 
 
-def tokens_asked(result):
-    """(data set, its sections, the file, its ticket)."""
-    dataset, draw = result["key"]
-    file = str(Path(result["record"]).with_suffix(".safetensors"))
-    return dataset, GRID.sections(dataset, draw), file, result["ticket"]
-
-
 rule tokens:
     input:
         order("tokens", "waits"),

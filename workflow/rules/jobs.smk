@@ -49,3 +49,35 @@ def start():
 def stamp(rule):
     """What a rule of the report leaves when it is done, beside its outputs."""
     return JOBS.done("report", f"{rule}.{REPORT_NAME}")
+
+
+def tokens_asked(result):
+    """(data set, its sections, the file, its ticket)."""
+    dataset, draw = result["key"]
+    file = str(Path(result["record"]).with_suffix(".safetensors"))
+    return dataset, GRID.sections(dataset, draw), file, result["ticket"]
+
+
+def losses_asked(rule="losses"):
+    """(label, the run's folder or None, the tokens, the file, its ticket) of each result of a job."""
+
+    def function(wildcards):
+        model = order(rule, "model")(wildcards)
+        asked = []
+        for result in order(rule, "results")(wildcards):
+            dataset, draw, label = result["key"]
+            run = GRID.run_of(model, label)
+            folder = str(GRID.run_record(run).parent) if run else None
+            files = GRID.tokens(model, dataset, draw), Path(result["record"]).with_suffix(".safetensors")
+            asked.append((label, folder, *map(str, files), result["ticket"]))
+        return asked
+
+    return function
+
+
+def show():
+    """The tables, and where the page lies."""
+    for name in ("main", "selection"):
+        if (table := Path(ROOT, f"report/tables/{name}.md")).exists():
+            print(f"{table}\n\n{table.read_text()}")
+    print(f"The page with all tables and figures: {ROOT}/report/index.html")

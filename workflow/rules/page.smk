@@ -77,14 +77,6 @@ rule page:
         "../scripts/page.py"
 
 
-def show():
-    """The tables, and where the page lies."""
-    for name in ("main", "selection"):
-        if (table := Path(ROOT, f"report/tables/{name}.md")).exists():
-            print(f"{table}\n\n{table.read_text()}")
-    print(f"The page with all tables and figures: {ROOT}/report/index.html")
-
-
 # Snakemake calls no hook where there is nothing to be done
 if workflow.is_main_process and not JOBS.jobs and all(Path(file).exists() for file in STAMPS + REPORT):
     atexit.register(show)

@@ -1,23 +1,6 @@
 # Per-token losses of frozen models: once for each (weights, data), shared by every run that asks.
 
 
-def losses_asked(rule="losses"):
-    """(label, the run's folder or None, the tokens, the file, its ticket) of each result of a job."""
-
-    def function(wildcards):
-        model = order(rule, "model")(wildcards)
-        asked = []
-        for result in order(rule, "results")(wildcards):
-            dataset, draw, label = result["key"]
-            run = GRID.run_of(model, label)
-            folder = str(GRID.run_record(run).parent) if run else None
-            files = GRID.tokens(model, dataset, draw), Path(result["record"]).with_suffix(".safetensors")
-            asked.append((label, folder, *map(str, files), result["ticket"]))
-        return asked
-
-    return function
-
-
 rule losses:
     input:
         order("losses", "waits"),

@@ -67,5 +67,7 @@ def _passes(jobs: pd.DataFrame, needed: list[tuple[str, int | None]]) -> pd.Seri
     total = pd.Series({"seconds": 0.0, "flops": 0.0})
     for weights, seed in needed:
         theirs = jobs[(jobs["method"] == weights) & (jobs["seed"].isna() if seed is None else jobs["seed"] == seed)]
-        total += theirs.loc[theirs["stage"].isin(["references", "train"]), ["seconds", "flops"]].sum()
+        spent = theirs.loc[theirs["stage"].isin(["references", "train"]), ["seconds", "flops"]]
+        # of the base there is a pass for each draw of the rows, and a run needs one
+        total += spent.sum() if seed is not None or spent.empty else spent.mean()
     return total
