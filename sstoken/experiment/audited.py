@@ -58,7 +58,7 @@ def audit_entries(grid: Grid, model: str) -> dict[str, dict]:
 def audit_inputs(grid: Grid, model: str) -> dict[str, list[str] | str]:
     """The files that the audit of a model reads: ``model``, ``tokens``, ``heldout`` (or none), ``losses``."""
     losses = [str(path) for path in audit_losses(grid, model).values()]
-    held_out = [str(grid.tokens(model, HELD_OUT, _draw(grid, HELD_OUT)))] if HELD_OUT in grid.config["data"] else []
+    held_out = [str(grid.tokens(model, HELD_OUT, _draw(grid, HELD_OUT)))] if _has_held_out(grid) else []
     return {
         "model": str(grid.model_record(model)),
         "tokens": str(grid.tokens(model, "train", _draw(grid, "train"))),
@@ -73,6 +73,12 @@ def audit_losses(grid: Grid, model: str) -> dict[str, Path]:
     return {signal: grid.losses(model, "train", label, _draw(grid, "train")) for signal, label in labels.items()}
 
 
+def _has_held_out(grid: Grid) -> bool:
+    """A configuration without a world may still name rows of it that nothing else asks for."""
+    sources = grid.config["data"].get(HELD_OUT, {}).get("sources", [])
+    return bool(sources) and (grid.config["world"] is not None or not any("{world}" in source for source in sources))
+
+
 def _draw(grid: Grid, dataset: str) -> int | None:
     return grid.draw(dataset, grid.seeds[0])
 
@@ -81,7 +87,7 @@ def audit_results(tickets: Tickets, model: str) -> list[Result]:
     """The same as results that the workflow makes; the held-out rows' tokens are none of the grid's."""
     grid = tickets.grid
     found = [tickets.model(model), tickets.tokens(model, "train", _draw(grid, "train"))]
-    if HELD_OUT in grid.config["data"]:
+    if _has_held_out(grid):
         found.append(tickets.tokens(model, HELD_OUT, _draw(grid, HELD_OUT)))
     labels = dict.fromkeys(audit_labels(grid, model).values())
     return found + [tickets.losses(model, "train", _draw(grid, "train"), label) for label in labels]
