@@ -1,4 +1,7 @@
-"""What an edit makes anew: the results that depend on it, and no other.  Shown on copies of one finished small grid."""
+"""What an edit makes anew: the results that depend on it, and no other.  Shown on copies of one finished small grid.
+
+Too long for the suite (``make proofs``); tests/unit/test_identity.py asks the same of the names alone.
+"""
 
 import json
 import os
@@ -17,6 +20,8 @@ from sstoken.experiment.grid import Grid
 from sstoken.experiment.status import status
 from sstoken.records import identity
 from tests.flow import Workflow
+
+pytestmark = pytest.mark.slow
 
 SMALL = {
     "experiment": "small",
