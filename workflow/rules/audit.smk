@@ -21,7 +21,7 @@ rule audit_model:
         f"{ROOT}/logs/audit/{{model}}.benchmark.tsv"
     conda:
         "../envs/sstoken.yaml"
-    threads: 1 if CONFIG["runs_in_one_job"] > 1 else workflow.cores
+    threads: 1 if CONFIG["runs_in_one_job"] > 1 else 2
     resources:
         mem_mb=lambda w: host_memory(GRID.models[w.model].size),
         runtime=720,
