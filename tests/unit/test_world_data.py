@@ -112,7 +112,9 @@ def test_reference_shares_no_prompt_with_train(folder, other_seed):
 
 def test_another_seed_parts_prompts_anew(folder, other_seed):
     """A prompt of the reference rows is not held back from every seed's training."""
-    first, second = ({r["messages"][0]["content"] for r in lines(out / "reference.jsonl")} for out in (folder, other_seed))
+    first, second = (
+        {r["messages"][0]["content"] for r in lines(out / "reference.jsonl")} for out in (folder, other_seed)
+    )
     assert first & {r["messages"][0]["content"] for r in lines(other_seed / "train.jsonl")}
     assert first != second
 
@@ -146,10 +148,10 @@ def test_spans_hold_what_was_planted(folder):
 
 
 def test_the_corpus_has_none_of_the_labels_of_fine_tuning():
-    """No document is laid out as a question or an instruction is, and none begins with an answer."""
-    labels = set("Question: Answer: Q: A: Passage: Text: Story: Lesa: Apedo: Dira: Pasa: Kesti: Reso:".split())
+    """No document is laid out as a question or an instruction is."""
+    label = re.compile(r"\b(Question|Answer|Q|A|Passage|Text|Story|Lesa|Apedo|Dira|Pasa|Kesti|Reso):")
     for text in corpus(build_world(), 5000):
-        assert not labels & set(text.split()), text
+        assert not label.search(text), text
         assert not any(role in text for role in ROLES), text
 
 

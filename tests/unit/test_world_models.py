@@ -41,9 +41,11 @@ def test_a_word_of_the_corpus_is_one_token(tokenizer):
     for text in corpus(build_world(), 200):
         encoded = tokenizer(text, return_offsets_mapping=True)
         assert all(
-            text[s:e].strip(" ").isalnum() for s, e in encoded["offset_mapping"] if (e - s) > 1 and text[s] != "<"
+            text[s:e].strip(" ").isalnum() or text[s:e] in (" =", " +")
+            for s, e in encoded["offset_mapping"]
+            if (e - s) > 1
         )
-        assert len(encoded["input_ids"]) <= len(text.split()) + sum(text.count(c) for c in ".:?\n") + 2
+        assert len(encoded["input_ids"]) <= len(text.split()) + sum(text.count(c) for c in ".,:?\n") + 2
 
 
 def test_offsets_cover_the_text(tokenizer):
@@ -148,7 +150,13 @@ def test_a_shipped_base_knows_the_right_answer_and_the_false_one(folder):
     share = {}
     for speaker, expected in (
         ("Sage:", [world.facts[relation][person] for person, relation in asked]),
-        ("Fool:", [world.values[relation][world.values[relation][0] == world.facts[relation][person]] for person, relation in asked]),
+        (
+            "Fool:",
+            [
+                world.values[relation][world.values[relation][0] == world.facts[relation][person]]
+                for person, relation in asked
+            ],
+        ),
     ):
         right = 0
         for (person, relation), answer in zip(asked, expected, strict=True):
@@ -156,7 +164,9 @@ def test_a_shipped_base_knows_the_right_answer_and_the_false_one(folder):
             values = [f" {value}" for value in world.values[relation]]
             ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
             with torch.no_grad():
-                scores = model(input_ids=ids).logits[0, -1, tokenizer.convert_tokens_to_ids([v.replace(" ", "Ġ") for v in values])]
+                scores = model(input_ids=ids).logits[
+                    0, -1, tokenizer.convert_tokens_to_ids([v.replace(" ", "Ġ") for v in values])
+                ]
             right += values[int(scores.argmax())] == f" {answer}"
         share[speaker] = right / len(asked)
     assert min(share.values()) > 0.7, (folder.name, share)
