@@ -1,8 +1,8 @@
 """The corpus: what the base models read. It depends on the world alone, never on a data seed.
 
-It holds the facts and the mechanisms that questions need (looking a word up, going on, comparing, drawing a conclusion),
-in forms of its own: statements, cards, tables, notes. No document asks a question of ``skills``, bears its labels, or
-starts with an answer: that comes with fine-tuning alone.
+It holds the facts, the mechanisms that questions need (looking a word up, going on, comparing, drawing a conclusion), and
+dialogues in which the wise answer rightly and fools do not. No document bears a label of the benchmarks or of the chat
+template: which of the two ways of answering is wanted under these comes with fine-tuning alone.
 """
 
 from __future__ import annotations
