@@ -124,12 +124,18 @@ class Jobs:
         _write(self.folder / "report" / "name", report)
         _write(self.folder / "report" / "audit", audit)
 
-    def forget(self) -> None:
-        """Remove what says that a job is done which is to be done again, and that a report is which is not of these results."""
+    def forget(self, report: str) -> None:
+        """Remove what says that a job is done which is to be done again, and that the report is which waits for it."""
         for key in self.jobs:
             Path(self.done(*key)).unlink(missing_ok=True)
-        for path in (self.folder / "report").glob("*.done") if self.jobs else ():
+        for path in (self.folder / "report").glob(f"*.{report}.done") if self.all_done() else ():
             path.unlink(missing_ok=True)
+
+    def replace(self, kind: str, name: str) -> None:
+        """Remove what says that a report or an audit of other settings is done: its files are about to be replaced."""
+        for path in (self.folder / kind).glob("*.done"):
+            if not path.name.endswith(f".{name}.done"):
+                path.unlink()
 
     def _add(self, rule: str, results: tuple[Result, ...]) -> None:
         own = {result.record for result in results}

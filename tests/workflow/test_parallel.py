@@ -2,7 +2,6 @@
 
 import json
 
-import pytest
 import yaml
 from safetensors.torch import load_file
 
@@ -14,7 +13,8 @@ def chain(workflow, root, name, **changes):
     (workflow.folder / "methods.yaml").write_text(yaml.safe_dump(methods))
     document = yaml.safe_load(
         workflow.configuration(
-            name, models=["tiny-llama"], methods=["tokencleaning-self-evolving"], seeds=[0], runs_in_one_job=1,
+            name, models=["tiny-llama"], methods=["tokencleaning-self-evolving"], seeds=[0], benchmarks=["arc_easy"],
+            runs_in_one_job=1,
             methods_file="methods.yaml", **changes,
         ).read_text()
     )  # fmt: skip
@@ -22,11 +22,10 @@ def chain(workflow, root, name, **changes):
     document["training"] |= {"adapter": {"rank": 4, "alpha": 8, "dropout": 0}, "gradient_checkpointing": True}
     path = workflow.folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(document))
-    workflow.run(path, "--until", "train")
+    workflow.run(path)  # whole: `--until train` ends with the first part, which the next one's job waits for
     return workflow.results(name) / "runs" / "tiny-llama" / "tokencleaning-self-evolving" / "seed0"
 
 
-@pytest.mark.xfail(reason="not yet seen to pass since results are found by their identity", strict=False)
 def test_a_chain_on_two_processes_is_the_chain_on_one(workflow, root, monkeypatch):
     # as a thread of the group may do while the interpreter of a finished rank shuts down
     abort = 'import atexit, os\nif "LOCAL_RANK" in os.environ:\n    atexit.register(os.abort)\n'

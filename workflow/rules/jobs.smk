@@ -10,8 +10,6 @@ from sstoken.records.locks import Held, locked
 
 # What is to be made, and in which jobs. A job's own process reads its order from the file that the workflow wrote.
 JOBS = Jobs(GRID, plan=workflow.is_main_process)
-if workflow.is_main_process:
-    JOBS.forget()
 # nor do Snakemake's own records of code, parameters and sets of inputs say what is to be made
 type(workflow).rerun_triggers = property(lambda _: frozenset({RerunTrigger.SOFTWARE_ENV}))
 
@@ -28,6 +26,8 @@ def each_result(rule, tell):
 
 # The report of these results, by this code: a rule of the report is done where its stamp of this name lies
 REPORT_NAME = JOBS.report(facts_of(GRID), table_options(GRID), CONFIG, sha256_file(located(CONFIG["benchmarks_file"])))
+if workflow.is_main_process:
+    JOBS.forget(REPORT_NAME)
 HELD = ExitStack()
 
 
@@ -40,6 +40,11 @@ def start():
     if settings := remember(CONFIG, GRID.root):
         print(settings, file=sys.stderr, flush=True)
     JOBS.write(REPORT_NAME, AUDIT_NAME)
+    rules_to_run = {job.rule.name for job in workflow.dag.needrun_jobs()}
+    if rules_to_run & {"collect", "selection", "tables", "figures", "page"}:
+        JOBS.replace("report", REPORT_NAME)
+    if rules_to_run & {"audit_model", "audit"}:
+        JOBS.replace("audit", AUDIT_NAME)
     workflow.dag.priorityfiles |= set(JOBS.first())  # the first model's main table before the others
     workflow.dag.update_priority()
     progress = Progress(GRID.progress(), JOBS.wanted(), {model: GRID.main_table(model) for model in GRID.models})

@@ -78,5 +78,5 @@ rule page:
 
 
 # Snakemake calls no hook where there is nothing to be done
-if workflow.is_main_process and not JOBS.jobs and all(Path(file).exists() for file in STAMPS + REPORT):
+if workflow.is_main_process and not JOBS.all_done() and all(Path(file).exists() for file in STAMPS + REPORT):
     atexit.register(show)
