@@ -11,7 +11,7 @@ from pathlib import Path
 from sstoken.experiment.check import check
 from sstoken.experiment.config import read_config
 from sstoken.experiment.grid import Grid
-from sstoken.experiment.plan import BENCHMARK_SIZES, DISCORDANCE, SEED_SD, Plan, Work
+from sstoken.experiment.plan import DISCORDANCE, SEED_SD, Plan, Work
 from sstoken.records.documents import PACKAGE, ConfigError
 
 SNAKEFILE = PACKAGE.parent / "Snakefile"
@@ -92,12 +92,12 @@ def _tokens(plan: Plan) -> str:
 def _evaluation(plan: Plan) -> list[str]:
     lines = [
         "Evaluation: questions of the whole benchmarks or the limit, tokens a question as measured on samples "
-        f"({BENCHMARK_SIZES})."
+        f"({plan.sizes_file})."
     ]
     unknown = [name for name in plan.config["benchmarks"] if name not in plan.benchmarks]
     if unknown:
         lines.append(
-            f"Not counted: {', '.join(unknown)}; {BENCHMARK_SIZES} does not know how long their questions are."
+            f"Not counted: {', '.join(unknown)}; {plan.sizes_file} does not know how long their questions are."
         )
     return lines
 
