@@ -7,7 +7,6 @@ is varied, full-data training, and whatever a method is scored with, are trained
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from sstoken.experiment.conditions import Condition, condition_of, is_setting
 from sstoken.records.documents import ConfigError
