@@ -65,13 +65,7 @@ def condition_of(config: dict, ablation: str, option: str, label, value) -> Cond
         block = block[name]
     block[last] = copy.deepcopy(value)
     changed = check_config(changed, [where])
-    if option.startswith(WORLD):
-        options = _world(changed)
-        try:
-            rates_of(options["noise"], options["noise_factor"])
-        except (ValueError, TypeError, AttributeError) as error:
-            raise ConfigError(f"{where}: {error}") from error
-    world = _world(changed) != _world(config)
+    world = _rows(changed, where) != _rows(config, where)
     sets, own = changed["data"], config["data"]
     other = [name for name, section in sets.items() if section != own.get(name) or (world and reads_world(section))]
     trains = changed["training"] != config["training"]
@@ -94,6 +88,13 @@ def _check_world(config: dict, name: str, where: str) -> None:
         raise ConfigError(f"{where}: the world has no option {name!r}. Known: {', '.join(known)}")
 
 
-def _world(config: dict) -> dict:
-    """The world's options with their defaults: two ways of asking for one world are one."""
-    return OPTIONS | ((config["world"] or {}).get("options") or {})
+def _rows(config: dict, where: str) -> dict | None:
+    """What the world's rows are made with, defaults filled in: two ways of asking for the same rows are one."""
+    if config["world"] is None:
+        return None
+    options = OPTIONS | config["world"]["options"]
+    try:
+        rates = rates_of(options.pop("noise"), options.pop("noise_factor"))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+    return {name: value for name, value in options.items() if name not in SHARED} | {"rates": rates}

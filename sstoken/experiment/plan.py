@@ -149,6 +149,11 @@ class Plan:
             counts[0] = questions_of(benchmark, (OPTIONS | self.grid.world_options())["questions"])
         return min(filter(None, counts), default=0)
 
+    def evaluation(self, model: str) -> Work:
+        counted = [name for name in self.config["benchmarks"] if name in self.benchmarks]
+        tokens = sum(self.questions(name) * int(self.benchmarks[name]["tokens"]) for name in counted)
+        return Work(1, 1, 0, tokens, 0, self.sizes[model].bare.forward(tokens, 0, tokens))
+
     def detectable(self) -> float | None:
         """The smallest difference of two methods' averages that a test at 5 % finds in 80 of 100 such grids, in 0..1.
 

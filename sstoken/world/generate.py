@@ -41,7 +41,7 @@ def generate(
         seed: of the instruction rows and their noise; facts, corpus and benchmarks belong to ``WORLD_SEED``.
         noise: share of rows that carry each kind; kinds left out have none. None: ``DEFAULT_NOISE``.
         noise_factor: on all of these rates, >= 0. Rows and places stay as they are: what a lower factor plants, a higher
-            one plants too.
+            one plants too (but where an answer to another prompt takes a wrong answer's place).
         reference_noise: factor on these rates in the reference rows, which are curated, not perfect.
         rows, reference_rows: instruction rows. questions: of each benchmark. documents: of the corpus.
 
