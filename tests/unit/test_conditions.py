@@ -1,4 +1,4 @@
-"""Ablations over settings of data and training: what they add, what they share, and that nothing of one value stands for another."""
+"""Ablations over settings of data and training: what they add and share, and that no value stands for another."""
 
 import json
 from collections import Counter
@@ -82,7 +82,7 @@ def all_needs(tickets: Tickets, ticket) -> set[str]:
 
 
 def test_only_what_a_setting_moves_is_made_anew(grid_of):
-    """Another learning rate: new runs and references, the same rows and tokens. Fewer training rows: the same references' run."""
+    """Another learning rate: new runs and references, the same rows. Fewer training rows: the same reference."""
     rate = Tickets(grid_of(RATE))
     assert not [path for path in rate.results if "rate=" in str(path) and {"tokens", "data"} & set(path.parts)]
     assert rate.results[rate.grid.run_record(Run("tiny-llama", "reference.rate=0.02", 0))]
@@ -201,7 +201,7 @@ def test_a_world_that_no_rows_come_from_cannot_be_varied(grid_of):
 def test_micro_batches_that_gpus_cannot_share_are_refused_at_every_value(grid_of):
     section = RATE | {"option": "training.accumulation", "values": [2, 3]}
     grid = grid_of(section, parallel={"tiny": {"gpus": 2}})
-    with pytest.raises(ConfigError, match="2 GPUs cannot share training.accumulation 3 evenly"):
+    with pytest.raises(ConfigError, match=r"2 GPUs cannot share training\.accumulation 3 evenly"):
         grid.parallel("tiny-llama")
 
 
