@@ -26,10 +26,10 @@ BENCHMARK_SIZES = "sstoken/evaluation/benchmark_sizes.tsv"
 WORLD_SIZES = "sstoken/world/benchmark_sizes.tsv"
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes a number."""
-DISCORDANCE = 0.06
-"""Share of questions that two methods answer differently; 4 to 9 % in the embedded world."""
-SEED_SD = 0.0035
-"""Standard deviation over seeds of a method's average score, as in the embedded world."""
+DISCORDANCE, WORLD_DISCORDANCE = 0.06, 0.16
+"""Share of questions that two methods answer differently: assumed, and as measured in the embedded world."""
+SEED_SD, WORLD_SEED_SD = 0.0035, 0.007
+"""Standard deviation of a method's average score over seeds, apart from what all methods share: the same two."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ class Plan:
             for name, entry in self.grid.models.items()
         }
         self.made_up = "{world}" in (config["benchmarks_data"] or "")
+        self.discordance = WORLD_DISCORDANCE if self.made_up else DISCORDANCE
+        self.seed_sd = WORLD_SEED_SD if self.made_up else SEED_SD
         self.sizes_file = WORLD_SIZES if self.made_up else BENCHMARK_SIZES
         self.benchmarks = {row["name"]: row for row in read_table(self.sizes_file, "benchmark_sizes")}
 
@@ -157,16 +159,16 @@ class Plan:
     def detectable(self) -> float | None:
         """The smallest difference of two methods' averages that a test at 5 % finds in 80 of 100 such grids, in 0..1.
 
-        ``2.80·sqrt(Σ_b d/(B²·Q_b) + 2·s²/S)``: B benchmarks of Q questions, S seeds, ``DISCORDANCE`` d, ``SEED_SD`` s.
+        ``2.80·sqrt(Σ_b d/(B²·Q_b) + 2·s²/S)``: B benchmarks of Q questions, S seeds, ``discordance`` d, ``seed_sd`` s.
         None where the size of a benchmark is not known.
         """
         counts = [self.questions(name) for name in self.config["benchmarks"]]
         if not all(counts):
             return None
-        questions = sum(DISCORDANCE / (len(counts) ** 2 * count) for count in counts)
+        questions = sum(self.discordance / (len(counts) ** 2 * count) for count in counts)
         normal = statistics.NormalDist()
         return (normal.inv_cdf(0.975) + normal.inv_cdf(0.8)) * math.sqrt(
-            questions + 2 * SEED_SD**2 / len(self.grid.seeds)
+            questions + 2 * self.seed_sd**2 / len(self.grid.seeds)
         )
 
     # -- the grid -------------------------------------------------------------------------------------------------

@@ -230,6 +230,8 @@ def test_the_plan_asks_the_worlds_own_questions(root, monkeypatch):
     assert set(counts.values()) == {120} and plan.evaluation("world-llama-small").forward == pytest.approx(
         61_848, rel=0.02
     )
+    # 2.80·sqrt(0.16 / 1200 + 2 · 0.007² / 3)
+    assert plan.detectable() == pytest.approx(0.0361, abs=1e-4)
     fewer = Plan(load_config("config/config.yaml", world={"options": {"questions": 50}}))
     assert fewer.questions("arc_easy") == 50 and fewer.questions("tydiqa") == 48
     assert Plan(load_config("config/ci.yaml")).questions("triviaqa") == 6
