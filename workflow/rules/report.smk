@@ -1,5 +1,14 @@
 # Tidy scores and costs, and the tables.
-TABLES = ["main", "differences", "pooled", "recovered", "costs", "claims", "published", "deviations"]  # also as .md and .tex
+TABLES = [
+    "main",
+    "differences",
+    "pooled",
+    "recovered",
+    "costs",
+    "claims",
+    "published",
+    "deviations",
+]  # also as .md and .tex
 DATA = ["averages", "axes", "leads", "mcnemar", "ablations", "missing"]
 TRUTH = ["selection"] if GRID.noisy_runs() else []
 VALUES = [f"ablation-{ablation.name}" for ablation in GRID.ablations]
