@@ -72,6 +72,8 @@ def test_a_value_is_trained_on_its_own_rows_with_its_own_reference(grid_of):
     assert any(f"references/tiny-llama/train.{ours}.seed1/reference.{ours}.seed1" in path for path in made_of)
     assert any(path.endswith(f"data/world/{ours}/seed1/world.json") for path in made_of)
     assert not [path for path in made_of if any(word in path for word in other)], "rows or weights of another value"
+    assert grid.sections("train.noise=0", 1)[0]["sources"] == ["results/ci/data/world/noise=0/seed1/train.jsonl"]
+    assert grid.sections("train", 1)[0]["sources"] == ["results/ci/data/world/seed1/train.jsonl"]
 
 
 def all_needs(tickets: Tickets, ticket) -> set[str]:
