@@ -34,11 +34,13 @@ class Code:
 
     entries: modules; whatever of this package they import is followed. leave_out: modules, or rooms (all modules of a
     name that begins so), whose code these numbers do not pass through. versions: libraries whose version moves them.
+    job: the module that puts the stage together; what it imports is not followed.
     """
 
     entries: tuple[str, ...]
     leave_out: tuple[str, ...] = ()
     versions: tuple[str, ...] = ()
+    job: str = ""
 
 
 # What no number passes through: documents, records and logs; names of files; counting of costs; what only refuses.
@@ -53,44 +55,65 @@ AS_CONTENT = (
     "sstoken.data.chat", "sstoken.data.encode",
 )  # fmt: skip
 SCORERS = "sstoken.selection.methods."
+PREPARE, FETCH = "sstoken.jobs.prepare", "sstoken.jobs.fetch"
+
+SINCE: dict[str, str] = {
+    "sstoken.jobs.evaluate": "6ae2995e8a0a8e67",
+    "sstoken.jobs.fetch": "4db5f16b6ea4e141",
+    "sstoken.jobs.losses": "3d54246290718ce1",
+    "sstoken.jobs.prepare": "6daad5d5382eafc8",
+    "sstoken.jobs.train": "bac04127459b5c43",
+}
+"""Jobs' modules -> their code as it was when they began to count: results that do not name them were made by that.
+
+Where an edit of a job moves no number (what its record says besides), the new hash goes here in the same commit.
+"""
 
 STAGES = {
-    "world": Code(("sstoken.world.generate",), SILENT),
-    "pretrain": Code(("sstoken.world.pretrain",), SILENT, ("torch", "transformers", "tokenizers")),
-    "model": Code(("sstoken.models.sources",), (*SILENT, "sstoken.world", "sstoken.data", "sstoken.models.hub")),
+    "world": Code(("sstoken.world.generate",), SILENT, job=PREPARE),
+    "pretrain": Code(("sstoken.world.pretrain",), SILENT, ("torch", "transformers", "tokenizers"), PREPARE),
+    "model": Code(
+        ("sstoken.models.sources",), (*SILENT, "sstoken.world", "sstoken.data", "sstoken.models.hub"), job=PREPARE
+    ),
     "random model": Code(
         ("sstoken.models.sources", "sstoken.world.tokenizer"),
         (*SILENT, "sstoken.data", "sstoken.models.hub", "sstoken.world.generate"),
         ("torch", "transformers", "tokenizers"),
+        PREPARE,
     ),
     "gguf model": Code(
         ("sstoken.models.sources",),
         (*SILENT, "sstoken.world", "sstoken.data", "sstoken.models.hub"),
         ("torch", "transformers", "tokenizers", "gguf"),
+        PREPARE,
     ),
-    "rows": Code(("sstoken.models.hub",), (*SILENT, "sstoken.data.chat", "sstoken.data.encode"), ("datasets",)),
+    "rows": Code(("sstoken.models.hub",), (*SILENT, "sstoken.data.chat", "sstoken.data.encode"), ("datasets",), FETCH),
     "benchmarks": Code(
-        ("sstoken.models.hub", "sstoken.evaluation.subtasks"), (*SILENT, "sstoken.data"), ("datasets", "lm_eval")
+        ("sstoken.models.hub", "sstoken.evaluation.subtasks"), (*SILENT, "sstoken.data"), ("datasets", "lm_eval"), FETCH
     ),
     "tokens": Code(
         ("sstoken.data", "sstoken.data.readers", "sstoken.data.encode", "sstoken.models.load"),
         (*SILENT, "sstoken.models.sources", "sstoken.models.hub", "sstoken.selection", "sstoken.training"),
         ("transformers", "tokenizers"),
+        PREPARE,
     ),
     "losses": Code(
         ("sstoken.training.reference_losses", "sstoken.models.load"),
         (*SILENT, *AS_CONTENT, SCORERS),
         ("torch", "transformers", "peft"),
+        "sstoken.jobs.losses",
     ),
     "train": Code(
         ("sstoken.training.setup", "sstoken.models.load"),
         (*SILENT, *AS_CONTENT, SCORERS),
         ("torch", "transformers", "peft", "accelerate"),
+        "sstoken.jobs.train",
     ),
     "evaluate": Code(
         ("sstoken.evaluation", "sstoken.evaluation.harness", "sstoken.models.load"),
         (*SILENT, *AS_CONTENT, "sstoken.tasks"),  # a benchmark's own name covers its task
         ("torch", "transformers", "peft", "tokenizers", "lm_eval", "datasets"),
+        "sstoken.jobs.evaluate",
     ),
     # what is not training's
     "audit": Code(
@@ -148,7 +171,9 @@ def file_code(path: Path) -> str:
 def code_of(stage: str) -> dict[str, str]:
     """``{code <file below the package's folder>: hash}`` of every module that a stage's numbers pass through."""
     code = STAGES[stage]
-    return _coded(closure(code.entries, code.leave_out))
+    job = {code.job: _file_of(code.job)} if code.job else {}
+    edited = {module: path for module, path in job.items() if file_code(path) != SINCE.get(module)}
+    return _coded(closure(code.entries, code.leave_out) | edited)
 
 
 def report_code() -> dict[str, str]:

@@ -303,3 +303,16 @@ def test_the_report_counts_what_it_imports_and_the_libraries_of_its_statistics()
     found = identity.report_code()
     assert {"code sstoken/report/statistics.py", "code sstoken/data/tokens.py", "version scipy"} <= set(found)
     assert any(key.endswith(".j2") for key in found) and "code sstoken/experiment/plan.py" not in found
+
+
+@pytest.mark.parametrize("stage", [stage for stage, code in STAGES.items() if code.job])
+def test_a_job_counts_for_its_stage_from_its_next_edit_on(stage, monkeypatch):
+    """It chooses what is read and how weights are stored; results that are there were made by the code of ``SINCE``."""
+    path = identity._file_of(STAGES[stage].job)
+    name = f"code {path.relative_to(identity.PACKAGE.parent).as_posix()}"
+    assert name not in code_of(stage), (
+        f"{name} was edited: where no number moves, SINCE takes {identity.file_code(path)}"
+    )
+    edited = identity.code_sha256(path.read_text() + "\nEDITED = 1\n")
+    monkeypatch.setattr(identity, "file_code", lambda file: edited if file == path else "")
+    assert code_of.__wrapped__(stage)[name] == edited
