@@ -13,6 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sstoken
+from sstoken.experiment.config import load_config
+from sstoken.experiment.grid import Grid
+from sstoken.experiment.job_groups import Jobs
 from sstoken.experiment.tickets import Result
 from sstoken.records import identity
 from sstoken.records.files import hashes
@@ -316,3 +319,20 @@ def test_a_job_counts_for_its_stage_from_its_next_edit_on(stage, monkeypatch):
     edited = identity.code_sha256(path.read_text() + "\nEDITED = 1\n")
     monkeypatch.setattr(identity, "file_code", lambda file: edited if file == path else "")
     assert code_of.__wrapped__(stage)[name] == edited
+
+
+def test_a_job_elsewhere_sees_that_the_configuration_or_a_table_was_changed_since(tmp_path, monkeypatch, root):
+    """On a cluster each job reads them again: a run would be made by the new recipe and filed as one by the old."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(root / "sstoken" / "selection" / "methods" / "methods.yaml", "methods.yaml")
+
+    def jobs(*, plan, **changes):
+        changes = {"methods_file": "methods.yaml", **changes}
+        return Jobs(Grid(load_config(root / "config" / "ci.yaml", **changes)), plan=plan)
+
+    jobs(plan=True).write("report", "audit")
+    assert jobs(plan=False).changed_since_the_start() == []
+    assert jobs(plan=False, training={"learning_rate": 0.02}).changed_since_the_start() == ["the configuration"]
+    with open("methods.yaml", "a") as file:
+        file.write("  mine: {extends: rho1}\n")
+    assert jobs(plan=False).changed_since_the_start() == ["methods.yaml"]

@@ -359,18 +359,6 @@ def test_a_report_edited_by_hand_or_cut_is_drawn_again_alone(copy):
     assert "Nothing to be done" in copy.run("small.yaml")
 
 
-def test_a_configuration_that_changes_while_the_workflow_runs_is_refused(copy):
-    """Jobs read it again: a run would be made by the new recipe and filed as one by the old."""
-    copy.configure(seeds=[1])
-    hook = copy.folder / "workflow" / "scripts" / "model.py"
-    change = "text = open('small.yaml').read().replace('learning_rate: 0.01', 'learning_rate: 0.02')"
-    hook.write_text(f"{change}\nopen('small.yaml', 'w').write(text)\n" + hook.read_text())
-    (copy.results("small") / "models" / "mine" / "model.json").unlink()
-    text = copy.run("small.yaml", "--until", "train", ok=False)
-    assert "the configuration: changed after this workflow had started; start it again" in text
-    assert not (copy.results("small") / "runs/mine/full/seed1/run.json").exists()
-
-
 def test_code_that_changes_while_the_workflow_runs_is_refused(copy):
     copy.configure(seeds=[1])
     hook = copy.folder / "workflow" / "scripts" / "train.py"
