@@ -14,16 +14,14 @@ from sstoken.records.documents import PACKAGE, read_table
 from sstoken.records.files import sha256_file
 from sstoken.records.identity import (
     LENGTH,
-    Ticket,
-    changes,
     code_of,
     name_of,
     report_code,
     scorer_code,
     versions_of,
-    whole,
 )
-from sstoken.records.provenance import read_record
+from sstoken.records.provenance import DamagedRecord, read_record
+from sstoken.records.ticket import Ticket, changes, edited, whole
 from sstoken.selection.methods import Method, full
 
 # keys of ``training`` that say how a run is carried out, not what comes out
@@ -47,13 +45,23 @@ class Result:
 
     def changed(self) -> list[str] | None:
         """What is not as the ticket asks for; [] where the result is current, None where there is none."""
-        if not self.record.exists() or not whole(self.record, record := read_record(self.record)):
+        if not self.record.exists():
             return None
-        return changes(record, self.ticket) or [
-            f"{what} (made again, with another content)"
-            for what, (_, path, key) in self.ticket.needs.items()
-            if Path(path).exists() and read_record(path).get(key) not in (None, record["contents"].get(what))
-        ]
+        try:
+            record = read_record(self.record)
+        except DamagedRecord:
+            return [f"{self.record.name} was cut, or edited by hand"]
+        if not whole(self.record, record):
+            return None
+        return (
+            [f"{name} was cut, or edited by hand" for name in edited(self.record, record)]
+            or changes(record, self.ticket)
+            or [
+                f"{what} (made again, with another content)"
+                for what, (_, path, key) in self.ticket.needs.items()
+                if _content(path, key) not in (None, record["contents"].get(what))
+            ]
+        )
 
 
 class Tickets:
@@ -228,6 +236,14 @@ class Tickets:
         return name_of([report_code(), [result.ticket.name for result in self.results.values()], *said])
 
 
+def _content(record: str, key: str) -> str | None:
+    """What a record says of its result's content; None where it says nothing, or is none."""
+    try:
+        return read_record(record).get(key)
+    except (FileNotFoundError, DamagedRecord):
+        return None
+
+
 def settings_of_method(method: Method) -> dict:
     """An entry complete with its defaults: two ways of writing one method are one; names and sources do not count."""
     plain = asdict(replace(method, name="", source=""))
@@ -246,7 +262,7 @@ def _flat(name: str, settings: dict) -> dict:
 
 def _model_files(kind: str, where: str) -> list[Path]:
     if kind == "local":
-        return _files_of(Path(where))
+        return [file for file in _files_of(Path(where)) if not _hidden(file, Path(where))]
     if kind == "world":
         return _files_of(PACKAGE / "world" / "weights" / where)
     if kind == "gguf":
@@ -258,6 +274,11 @@ def _model_files(kind: str, where: str) -> list[Path]:
 
 def _files_of(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
+def _hidden(file: Path, below: Path) -> bool:
+    """As a ``.git`` is, which is no part of a model and is not copied with it."""
+    return any(part.startswith(".") for part in file.relative_to(below).parts)
 
 
 def _hashes(files: list[Path]) -> dict[str, str]:

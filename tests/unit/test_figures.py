@@ -348,3 +348,29 @@ def test_selection_of_other_data_is_not_shown(case, tmp_path):
 def test_noise_is_shown_for_every_kind(drawn):
     labels = [t.get_text() for t in drawn["noise-small-llama"].figure.axes[1].get_xticklabels()]
     assert labels == ["all", *(kind.replace("_", " ") for kind in KINDS)]
+
+
+def test_runs_that_the_report_does_not_ask_for_count_in_nothing(tmp_path):
+    """Of a seed taken out of the configuration, of a longer chain before, of an older formula: they lie beside the others."""
+    counted = {"seed0": 6, "seed0/part0": 6, "seed0/part7": 10, "seed1": 10}
+    for place, kept in counted.items():
+        folder = tmp_path / "runs" / "small-llama" / "sstoken" / place
+        folder.mkdir(parents=True, exist_ok=True)
+        record = {"counted": {"kept_tokens": kept, "response_tokens": 10}}
+        (folder / "run.json").write_text(json.dumps(record))
+        (folder / "log.jsonl").write_text(json.dumps({"loss": kept}) + "\n")
+    results = Results(tmp_path, facts())
+    assert results.kept_share("small-llama", "sstoken") == 0.8  # nothing says which count
+    states = {"seed0": "current", "seed0/part0": "current", "seed0/part7": "stale"}
+    rows = [f"runs/small-llama/sstoken/{place}/run.json,{state}" for place, state in states.items()]
+    (tmp_path / "status.csv").write_text("\n".join(["record,state", *rows]) + "\n")
+    results = Results(tmp_path, facts())
+    assert results.kept_share("small-llama", "sstoken") == 0.6
+    (log,) = results.logs("small-llama", "sstoken")
+    assert log["loss"].tolist() == [6, 6]
+
+
+def test_selection_of_rows_that_carried_labels_once_is_not_shown(tmp_path):
+    write_tables(tmp_path, facts())
+    assert not Results(tmp_path, facts()).selection.empty
+    assert Results(tmp_path, facts(labelled=False)).selection.empty

@@ -79,7 +79,7 @@ def render_page(results: Results, out: str | Path, *, config: dict | None = None
         left_out=left_out,
         samples=[(m, s) for m in facts.models if (s := shaded_samples(results, m))],
         missing=results.missing.to_dict("records"),
-        origin=origin_of(results.root),
+        origin=origin_of(results.root, results.counts),
         config=json.dumps(config, indent=1, ensure_ascii=False) if config else None,
         listed=listed,
         share=share,

@@ -59,6 +59,9 @@ def write_tables(
     Raises:
         ValueError: runs that were scored on different questions.
     """
+    if selection is None:
+        for kind in ("csv", "md", "tex"):  # of rows that carried labels once
+            (folder / f"selection.{kind}").unlink(missing_ok=True)
     known = {row["name"]: row["column"] for row in read_table(benchmarks_file, "benchmarks")}
     published = {row["name"]: row["column"] for row in read_table(PUBLISHED_BENCHMARKS, "benchmarks")}
     columns = pick("benchmark", benchmarks, known, benchmarks_file)
