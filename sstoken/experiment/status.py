@@ -89,6 +89,8 @@ def _state(result: Result, results: dict[Path, Result]) -> State:
     state = "missing" if changed is None else "stale" if changed else "current"
     run = result.run
     method = run.method if run else result.key[-1] if result.job == "losses" else ""
+    if result.job == "world" and len(result.key) > 1:
+        method = result.key[1]  # the condition whose rows they are
     seed = run.seed if run else next((part for part in result.key if isinstance(part, int)), "")
     if run and run.part is not None:
         method = f"{method} part {run.part}"

@@ -106,13 +106,13 @@ class Tickets:
         ticket = Ticket("benchmarks", {**made_from, **code_of("benchmarks"), **versions_of("benchmarks")})
         return self._add(record, "fetch", "fetch_benchmarks", ticket, key=(record.stem,))
 
-    def world(self, draw: int | None) -> Result:
-        record = self.grid.world_folder(draw) / "world.json"
-        world = self.config["world"]
-        made_from = {"seed": self.grid.world_seed(draw), "rows_only": draw is not None}
-        made_from |= {f"world.options.{key}": value for key, value in world["options"].items()}
+    def world(self, draw: int | None, condition: str = "") -> Result:
+        record = self.grid.world_folder(draw, condition) / "world.json"
+        rows_only = draw is not None or bool(condition)
+        made_from = {"seed": self.grid.world_seed(draw), "rows_only": rows_only}
+        made_from |= {f"world.options.{key}": value for key, value in self.grid.world_options(condition).items()}
         ticket = Ticket("world", made_from | code_of("world"))
-        return self._add(record, "world", "world", ticket, key=(draw,))
+        return self._add(record, "world", "world", ticket, key=(draw, condition) if condition else (draw,))
 
     @cache  # noqa: B019 one object a process
     def model(self, name: str) -> Result:
@@ -139,12 +139,14 @@ class Tickets:
     def tokens(self, model: str, dataset: str, draw: int | None) -> Result:
         made_from: dict = {f"text.{key}": value for key, value in self.config["text"].items()}
         needs = {"tokenizer": self._need(self.model(model), "tokenizer")}
+        parts = dataset.split("+")
         for number, section in enumerate(self.grid.sections(dataset, draw)):
+            world = self.grid.worlds.get(parts[number], "")
             made_from |= {f"data.{number}.{key}": value for key, value in section.items() if key != "sources"}
             made_from[f"data.{number}.sources"] = [Path(source).name for source in section["sources"]]
             for source in section["sources"]:
                 if self.grid.is_generated(source):
-                    needs["world"] = self._need(self.world(draw))
+                    needs[f"world {world}".strip()] = self._need(self.world(draw, world))
                 elif (name := Path(source).stem) in self.grid.hub.rows and Path(source).parent == self.grid.hub.folder:
                     needs[f"rows {name}"] = self._need(self._rows(name, self.grid.hub.rows[name]))
                 else:

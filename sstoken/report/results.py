@@ -28,7 +28,10 @@ TABLES = {
         "model", "method", "taught", "taught_low", "taught_high", "teaches", "lost", "lost_low", "lost_high",
     ],
     "recovered": ["model", "method", "estimate", "low", "high"],
-    "ablations": ["ablation", "option", "model", "method", "value", "run", "estimate", "low", "high"],
+    "ablations": [
+        "ablation", "option", "model", "method", "value", "run", "estimate", "low", "high", "minus_full", "minus_full_low",
+        "minus_full_high", "noise",
+    ],
     "costs": [
         "model", "method", "training_seconds", "reference_seconds", "evaluation_seconds", "training_tokens",
         "kept_tokens", "training_flops", "reference_flops", "peak_memory_bytes",

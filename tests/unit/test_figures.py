@@ -80,6 +80,8 @@ def test_every_figure_is_there_in_three_formats_with_words(case, drawn):
         "trajectory-small-llama",
         "ablation-gamma",
         "ablation-layer",
+        "when-noise",
+        "when-length",
         "shaded-small-llama",
     }
     expected |= {
@@ -139,6 +141,19 @@ def test_forest_fills_what_is_significant_only(case, drawn):
     }
     assert filled == {round(x, 6) for x in differences[differences["significant"]]["estimate"]}
     assert len(filled) < len(differences)
+
+
+def test_methods_are_drawn_minus_full_over_the_noise_that_there_is(drawn):
+    (axis,) = drawn["when-noise"].figure.axes
+    handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    assert set(handles) == {"rho1", "sstoken"}
+    for handle in handles.values():
+        assert list(handle.lines[0].get_ydata()) == [0.75, 0.0, -1.0]
+        assert handle.lines[0].get_xdata() == pytest.approx([5, 20, 40], abs=1)
+    assert axis.get_xlabel() == "noise, % of the response tokens"
+    (axis,) = drawn["when-length"].figure.axes
+    assert axis.get_xscale() == "log" and [label.get_text() for label in axis.get_xticklabels()] == ["0.25", "1", "2"]
+    assert "0.25: rho1 highest (+0.8)" in drawn["when-length"].alt
 
 
 def test_without_truth_ablations_or_runs_figures_are_left_out_and_say_why(tmp_path):
