@@ -69,7 +69,7 @@ class Here:
 
     def world(self, grid, results):
         for result in results:
-            store_world(result.record, seed=grid.world_seed(None), options=grid.config["world"]["options"],
+            store_world(result.record, seed=grid.world_seed(None), options=grid.world_options(*result.key[1:]),
                         rows_only=False, ticket=result.ticket)  # fmt: skip
 
     def tokens(self, grid, results):

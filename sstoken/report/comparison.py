@@ -239,10 +239,10 @@ def _settings(root: Path) -> dict[str, str]:
     for path, record in records("models/*/model.json"):
         add(f"models.{path.parent.name}", {**record.get("entry", {}), "weights": record.get("weights_sha256", "")[:12]})
     for path, record in records("tokens/*/**/*.json"):
-        section = {
-            k: v for k, v in record.get("section", {}).items() if k != "sources"
-        }  # paths differ by the folder's name
-        add(f"data.{path.stem}", {**section, "tokens": record.get("tokens_sha256", "")[:12]})
+        for place, section in enumerate(record.get("sections", [])):
+            own = {k: v for k, v in section.items() if k != "sources"}  # paths differ by the folder's name
+            add(f"data.{path.stem}" + (f".{place}" if place else ""), own)
+        add(f"data.{path.stem}", {"tokens": record.get("tokens_sha256", "")[:12]})
     for path, record in records("runs/*/*/seed*/**/run.json"):
         method = path.relative_to(root / "runs").parts[1]
         add("training", record.get("settings", {}))

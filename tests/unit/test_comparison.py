@@ -119,3 +119,14 @@ def test_it_leaves_a_table_and_a_figure_the_same_each_time(tmp_path):
         assert first.stat().st_size and first.read_bytes() == second.read_bytes(), first.name
     axis = found.figure().figure.axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["base", "full", "sstoken"]
+
+
+def test_settings_of_the_data_that_differ_are_named(tmp_path):
+    """Of every section that a data set is read from, as the tokens' record has them."""
+    for name, limit in (("a", 8), ("b", 9)):
+        root = experiment(tmp_path / name)
+        (root / "tokens" / "one").mkdir(parents=True)
+        sections = [{"sources": [name], "limit": 5}, {"sources": [name], "limit": limit}]
+        (root / "tokens" / "one" / "train.json").write_text(json.dumps({"sections": sections, "tokens_sha256": "x"}))
+    found = compare(tmp_path / "a", tmp_path / "b").settings
+    assert found.to_dict("records") == [{"setting": "data.train.1.limit", "a": "8", "b": "9"}]
