@@ -75,6 +75,10 @@ STAGES = {
         (*SILENT, "sstoken.models.sources", "sstoken.models.hub", "sstoken.selection", "sstoken.training"),
         ("transformers", "tokenizers"),
     ),
+    "heldout": Code(
+        ("sstoken.data.disjoint", "sstoken.data.heldout"),
+        (*SILENT, "sstoken.models", "sstoken.selection", "sstoken.training"),
+    ),
     "losses": Code(
         ("sstoken.training.reference_losses", "sstoken.models.load"),
         (*SILENT, *AS_CONTENT, SCORERS),
