@@ -97,7 +97,7 @@ def train(order: Order, device: str):
     compass = None
     heldout = TokenData.load(order.heldout) if order.heldout is not None else None
     if heldout is not None and (clean := without_noise(heldout)):
-        size = order.settings.micro_batch_size * order.settings.accumulation
+        size = order.settings.micro_batch_size
         compass = Compass(auditor, dataset, heldout, clean, batch_size=size, seed=order.seed)
         trainer.add_callback(compass)
     set_seed(order.seed)

@@ -96,9 +96,10 @@ def test_the_compass_is_the_cosine_of_two_gradients_taken_by_hand(tmp_path):
     data, heldout = ragged_tokens(6), ragged_tokens(4, seed=9)
     model = tiny_adapter(tiny_model())
     auditor, _, dataset = audited(data, tmp_path, ["random", "oracle"], model=model)
-    compass = Compass(auditor, dataset, heldout, batches=2, batch_size=3)
+    compass = Compass(auditor, dataset, heldout, steps=2, batches=2, batch_size=2)
     with packed_attention(model):
-        compass.measure(model, 1)
+        compass.measure(model, 1, turn=0)
+        compass.measure(model, 2, turn=1)
     parameters = [p for p in model.parameters() if p.requires_grad]
 
     def gradient(samples, of, keep_R=None):
@@ -120,13 +121,12 @@ def test_the_compass_is_the_cosine_of_two_gradients_taken_by_hand(tmp_path):
     draw = torch.Generator().manual_seed(0)
     order = torch.randperm(6, generator=draw).tolist()
     truth = dataset.signals["truth"] == 0
-    for number in (0, 1):
+    rows = {(1, 0): order[:2], (1, 1): order[2:4], (2, 0): order[4:], (2, 1): order[:2]}  # other rows at each step
+    for (step, number), samples in rows.items():
         for name, keep_R in (("full", None), ("oracle", truth)):
-            expected = torch.nn.functional.cosine_similarity(
-                gradient(order[3 * number : 3 * number + 3], data, keep_R), clean, dim=0
-            )
-            found = next(d.cosine for d in compass.found if (d.method, d.batch) == (name, number))
-            assert found == pytest.approx(float(expected), abs=1e-4)
+            expected = torch.nn.functional.cosine_similarity(gradient(samples, data, keep_R), clean, dim=0)
+            found = [d.cosine for d in compass.found if (d.method, d.step, d.batch) == (name, step, number)]
+            assert found == [pytest.approx(float(expected), abs=1e-4)]
 
 
 def test_the_interval_of_an_auc_holds_with_samples_as_clusters():
