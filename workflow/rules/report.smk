@@ -1,5 +1,6 @@
 # Tidy scores and costs, and the tables.
 TABLES = ["main", "differences", "pooled", "recovered", "costs", "published", "deviations"]  # also as .md and .tex
+TABLES += ["heldout"] if "heldout" in CONFIG["benchmarks"] else []
 DATA = ["averages", "axes", "leads", "mcnemar", "ablations", "missing"]
 TRUTH = ["selection"] if GRID.noisy_runs() else []
 

@@ -9,7 +9,7 @@ import pandas as pd
 from sstoken.records.documents import pick, read_table
 from sstoken.report.published import deviations_table, published_table
 from sstoken.report.question_scores import AVERAGE, MISSING_COLUMNS, pooled, read_runs
-from sstoken.report.tables import captions
+from sstoken.report.tables import captions, heldout
 from sstoken.report.tables.costs import cost_table
 from sstoken.report.tables.estimates import (
     ALL_MODELS,
@@ -34,6 +34,7 @@ from sstoken.report.tables.estimates import (
     with_average,
 )
 from sstoken.report.tables.formats import write_csv, write_text
+from sstoken.report.tables.heldout import apart, heldout_table
 
 PUBLISHED_BENCHMARKS = "sstoken/evaluation/benchmarks.tsv"
 
@@ -61,8 +62,10 @@ def write_tables(
     Raises:
         ValueError: runs that were scored on different questions.
     """
-    known = {row["name"]: row["column"] for row in read_table(benchmarks_file, "benchmarks")}
+    table = read_table(benchmarks_file, "benchmarks")
+    known = {row["name"]: row["column"] for row in table}
     published = {row["name"]: row["column"] for row in read_table(PUBLISHED_BENCHMARKS, "benchmarks")}
+    benchmarks, held = apart(benchmarks, {row["name"]: row["metric"] for row in table})
     columns = pick("benchmark", benchmarks, known, benchmarks_file)
     titles = [*columns.values(), AVERAGE]
     every_seed = max(seeds.values(), key=len)
@@ -113,6 +116,8 @@ def write_tables(
         "deviations": deviations_table(),
         "missing": concat(missing, MISSING_COLUMNS).drop_duplicates(),
     }
+    if held:
+        tidy["heldout"] = heldout_table(samples, models, seeds, held)
     for name, frame in tidy.items():
         write_csv(frame, folder / f"{name}.csv")
     texts = {
@@ -124,6 +129,8 @@ def write_tables(
         "published": captions.published(tidy["published"]),
         "deviations": captions.deviations(tidy["deviations"]),
     }
+    if held:
+        texts["heldout"] = heldout.shown(tidy["heldout"])
     if selection is not None:
         texts["selection"] = captions.selection(pd.read_csv(selection))
     for name, (frame, caption) in texts.items():
