@@ -1,7 +1,8 @@
 """Put the tables of finished runs into Markdown: what stands between ``<!-- table: … -->`` and ``<!-- end -->``.
 
-``averages E`` and ``differences E`` are one row a method and one column a model of experiment E; any other word is that table
-of the report, ``results/E/report/tables/<word>.md``; ``bench`` is ``results/bench/step.json``.
+``averages E`` and ``differences E`` are one row a method and one column a model of experiment E; ``auc E``, ``direction E``
+and ``prediction E`` are of its audit; ``bench`` is ``results/bench/step.json``; any other word is that table of the report,
+``results/E/report/tables/<word>.md``.
 """
 
 from __future__ import annotations
@@ -13,9 +14,19 @@ from pathlib import Path
 
 import pandas as pd
 
+from sstoken.report.audit_results import auc_table, direction_table
 from sstoken.report.numbers import interval, number, signed
+from sstoken.report.prediction import prediction_table
 
 MARKED = re.compile(r"(<!-- table: (?P<what>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+DIRECTIONS = "audit/*/direction.csv"
+FROM_AUDIT = {
+    "auc": (["audit/audit.csv"], auc_table),
+    "direction": ([DIRECTIONS], direction_table),
+    "prediction": ([DIRECTIONS, "report/tables/averages.csv"], prediction_table),
+}
+"""Word -> the files that it is made from, below ``results/E``, and what makes it."""
 
 
 def fill(path: Path, results: Path = Path("results")) -> tuple[list[str], list[str]]:
@@ -41,6 +52,9 @@ def _table(words: list[str], results: Path) -> str | None:
         path = results / "bench" / "step.json"
         return _bench(json.loads(path.read_text())) if path.exists() else None
     name, experiment = words
+    if name in FROM_AUDIT:
+        needed, make = FROM_AUDIT[name]
+        return make(results / experiment) if all(any((results / experiment).glob(path)) for path in needed) else None
     tables = results / experiment / "report" / "tables"
     if name in ("averages", "differences"):
         path = tables / f"{name}.csv"
