@@ -69,6 +69,29 @@ def test_scores_are_those_that_the_methods_own_run_records_at_the_same_weights(t
         assert torch.equal(auditor.record[name][key].float(), own.record[key].float()), key
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_at_weights_that_stay_every_step_of_every_method_is_its_own_runs(tmp_path, dropout):
+    """With a learning rate of 0 all steps have the same weights, dropout's draws and the compass's looks included."""
+    data, args = ragged_tokens(16, turns=2), {"learning_rate": 0.0, "max_steps": 4}
+
+    def model():
+        torch.manual_seed(3)
+        return tiny_adapter(tiny_model(), dropout=dropout)
+
+    auditor, trainer, dataset = audited(data, tmp_path, args=args, model=model(), micro=2)
+    compass = Compass(trainer.method.scorer, dataset, ragged_tokens(8, seed=5), steps=2, batches=2, batch_size=2)
+    trainer.add_callback(compass)
+    torch.manual_seed(4)
+    trainer.train()
+    assert len({d.step for d in compass.found}) == 2 and (trainer.record["step"] >= 0).all()
+    for name in NAMES:
+        own = trainer_for(name, data, tmp_path / name, args=args, model=model(), micro=2)
+        torch.manual_seed(4)
+        own.train()
+        for key in ("score", "keep"):
+            assert torch.equal(auditor.record[name][key].float(), own.record[key].float()), (name, key)
+
+
 def test_static_methods_score_the_same_all_along(tmp_path):
     data = ragged_tokens(24)
     auditor, trainer, _ = audited(data, tmp_path)
