@@ -1,13 +1,16 @@
-"""An audit's numbers as Markdown, for documents: AUC by kind of noise, and the direction, both with intervals."""
+"""An experiment's numbers as Markdown, for documents: AUC by kind of noise, the direction, and what it all took."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
 
 from sstoken.report.numbers import EMPTY, interval, number, signed
 
+ROOMS = ("models", "tokens", "references", "runs", "audit", "scores")
+"""Folders whose records say what their jobs took."""
 GROUPS = {"all": "all noise", "varying": "without fixed tokens", "harm": "mean of kinds"}
 
 
@@ -63,3 +66,29 @@ def direction_table(root: Path) -> str:
             found.append(gap)
         lines.append(f"| {method} | {' | '.join(found)} |")
     return "\n".join(lines)
+
+
+def spent(root: Path) -> str:
+    """One line: model, seeds, rows, and the CPU minutes of every stage, from the records of its jobs.
+
+    Args:
+        root: ``results/{experiment}``.
+    """
+    config = json.loads((root / "config.json").read_text())
+    minutes: dict[str, float] = {}
+    rows: dict[str, int] = {}
+    for path in sorted(path for room in ROOMS for path in (root / room).rglob("*.json")):
+        record = json.loads(path.read_text())
+        cost = record.get("cost") if isinstance(record, dict) else None
+        if not cost:
+            continue
+        minutes[cost["stage"]] = minutes.get(cost["stage"], 0.0) + (cost.get("cpu_seconds") or cost["seconds"]) / 60
+        if cost["stage"] == "tokens":
+            rows[record["dataset"]] = record["samples"]
+    shown = ", ".join(f"{stage} {number(value, 1)}" for stage, value in minutes.items())
+    seeds = ", ".join(map(str, config["seeds"]))
+    held = ", ".join(f"{count} {name}" for name, count in rows.items())
+    return (
+        f"{', '.join(config['models'])}; seed{'s' * (len(config['seeds']) > 1)} {seeds}; rows: {held}. "
+        f"{number(sum(minutes.values()), 0)} CPU minutes: {shown}."
+    )

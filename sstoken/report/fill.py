@@ -1,8 +1,8 @@
 """Put the tables of finished runs into Markdown: what stands between ``<!-- table: … -->`` and ``<!-- end -->``.
 
 ``averages E`` and ``differences E`` are one row a method and one column a model of experiment E; ``auc E``, ``direction E``
-and ``prediction E`` are of its audit; ``bench`` is ``results/bench/step.json``; any other word is that table of the report,
-``results/E/report/tables/<word>.md``.
+and ``prediction E`` are of its audit; ``spent E`` is what it took; ``bench`` is ``results/bench/step.json``; any other word is
+that table of the report, ``results/E/report/tables/<word>.md``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sstoken.report.audit_results import auc_table, direction_table
+from sstoken.report.audit_results import auc_table, direction_table, spent
 from sstoken.report.numbers import interval, number, signed
 from sstoken.report.prediction import prediction_table
 
@@ -22,6 +22,7 @@ MARKED = re.compile(r"(<!-- table: (?P<what>[^>]+?) -->\n).*?(<!-- end -->)", re
 
 DIRECTIONS = "audit/*/direction.csv"
 FROM_AUDIT = {
+    "spent": (["config.json"], spent),
     "auc": (["audit/audit.csv"], auc_table),
     "direction": ([DIRECTIONS], direction_table),
     "prediction": ([DIRECTIONS, "report/tables/averages.csv"], prediction_table),

@@ -1,11 +1,13 @@
 """What an audit says against how methods end up: rank correlations, and the tables of docs/results.md."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from sstoken.report.audit_results import auc_table, direction_table
+from sstoken.report.audit_results import auc_table, direction_table, spent
 from sstoken.report.fill import fill
 from sstoken.report.prediction import audited_scores, prediction_table, rank_correlations, spearman
 
@@ -96,6 +98,27 @@ def test_methods_that_one_model_lacks_do_not_count(tmp_path):
         rank_correlations(lacking)
     with pytest.raises(ValueError, match="needs an audit with held-out rows and an evaluated grid"):
         audited_scores(tmp_path / "nowhere")
+
+
+def test_what_an_experiment_took_is_the_sum_of_its_records(tmp_path):
+    config = {"models": ["m"], "seeds": [0, 1]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    costs = {
+        "tokens/m/train": {
+            "cost": {"stage": "tokens", "cpu_seconds": 60, "seconds": 9},
+            "dataset": "train",
+            "samples": 7,
+        },
+        "runs/m/full/seed0/run": {"cost": {"stage": "train", "cpu_seconds": 90, "seconds": 9}},
+        "runs/m/full/seed1/run": {"cost": {"stage": "train", "cpu_seconds": None, "seconds": 30}},
+        "models/m/config": {"layers": 2},
+        "models/m/list": [1],
+    }
+    for name, record in costs.items():
+        path = tmp_path / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record))
+    assert spent(tmp_path) == "m; seeds 0, 1; rows: 7 train. 3 CPU minutes: tokens 1.0, train 2.0."
 
 
 def test_the_tables_of_an_audit_are_put_into_a_document(tmp_path):
