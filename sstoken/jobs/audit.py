@@ -146,7 +146,8 @@ def write(order: Order, auditor: Auditor, trainer: SelectionTrainer, compass: Co
     )
     with atomic_write(order.out / "audit.txt") as temporary:
         text = "\n\n".join(f"{t.heading}\n{text_table(t)}" for t in tables[: 3 if compass is not None else 2])
-        Path(temporary).write_text(f"{order.model}: {about}\n\n{text}\n")
+        left_out = "".join(f"\nNot audited: {name}, since {why}." for name, why in refused.items())
+        Path(temporary).write_text(f"{order.model}: {about}\n\n{text}\n{left_out}\nThe page, with samples: {page}\n")
 
 
 def chosen_samples(data: TokenData) -> list[int]:
@@ -194,8 +195,11 @@ def gather(folders: list[Path], out: Path) -> None:
         rows = pd.read_csv(folder / "scores.csv")
         table = methods_table(rows)
         tables.append(type(table)(f"{folder.name}: {table.heading}", table.caption, table.columns, table.rows))
-    pages = ", ".join(f"{folder.name}/index.html" for folder in folders)
-    about = f"Every method's scores on one full-data training run a model. Each model has a page of its own: {pages}."
+    refused = {name: why for record in records for name, why in record["refused"].items()}
+    about = (
+        "Every method's scores on one full-data training run a model. Each model has a page of its own, with samples."
+    )
+    links = {folder.name: f"{folder.name}/index.html" for folder in folders}
     write_audit_page(
-        out / "index.html", title="Audit", about=about, tables=tables, samples=[], refused=records[0]["refused"]
+        out / "index.html", title="Audit", about=about, tables=tables, samples=[], refused=refused, links=links
     )

@@ -62,6 +62,13 @@ def test_a_scorer_of_ones_own_is_audited_beside_the_others(flow):
     assert "my-idea" in (flow.results("own") / "audit" / "tiny-llama" / "index.html").read_text()
 
 
+def test_what_was_found_is_said_in_the_terminal(flow):
+    said = flow.said.split("Does the score find the noise?")[1]
+    assert "my-idea" in said and "Does it point the right way?" in said
+    assert "Not audited: full, since it keeps every token." in said
+    assert "results/own/audit/tiny-llama/index.html" in said and "report/index.html" not in flow.said
+
+
 def test_its_direction_is_taken_from_the_rows_that_are_held_out(flow):
     direction = pd.read_csv(flow.results("own") / "audit" / "tiny-llama" / "direction.csv")
     assert set(direction["method"]) == {"full", "random", "rho1-static", "oracle", "my-idea"}
