@@ -77,7 +77,7 @@ def spent(root: Path) -> str:
     config = json.loads((root / "config.json").read_text())
     minutes: dict[str, float] = {}
     rows: dict[str, int] = {}
-    for path in sorted(path for room in ROOMS for path in (root / room).rglob("*.json")):
+    for path in (path for room in ROOMS for path in sorted((root / room).rglob("*.json"))):
         record = json.loads(path.read_text())
         cost = record.get("cost") if isinstance(record, dict) else None
         if not cost:
