@@ -165,6 +165,30 @@ def test_the_interval_of_an_auc_holds_with_samples_as_clusters():
     assert 0.915 <= hits / draws <= 0.98
 
 
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_the_interval_holds_for_a_mix_of_kinds_that_differ(spread):
+    """Coverage where each kind has an AUC of its own, samples lean, and long samples have more pairs; some carry two kinds."""
+    rng, hits, widths, plain, draws = np.random.default_rng(0), 0, [], [], 400
+    level_K1 = np.array([[-1.5], [0.5], [2.0]])
+    own_KS = rng.random((3, 90)) < 0.45  # the mix is fixed
+    pairs_KS = rng.integers(1, 60, (3, 90)) ** 2 * own_KS
+    truth = 0.0
+    for _ in range(2000):
+        chance = 1 / (1 + np.exp(-(level_K1 + spread * rng.normal(0, 1, 90))))
+        truth += (chance * pairs_KS).sum() / pairs_KS.sum() / 2000
+    for _ in range(draws):
+        chance = 1 / (1 + np.exp(-(level_K1 + spread * rng.normal(0, 1, 90))))
+        wins_KS = rng.binomial(pairs_KS, chance).astype(float)
+        auc, low, high = clustered_auc(wins_KS, pairs_KS.astype(float))
+        assert auc == pytest.approx(wins_KS.sum() / pairs_KS.sum())
+        hits += low <= truth <= high
+        widths.append(high - low)
+        one = clustered_auc(wins_KS.sum(axis=0), pairs_KS.sum(axis=0).astype(float))
+        plain.append(one[2] - one[1])
+    assert hits / draws >= 0.92
+    assert np.mean(widths) < 0.8 * np.mean(plain)
+
+
 def test_rows_of_perfect_inverted_and_blind_scores():
     data = ragged_tokens(40, prompt=(2, 5), response=(6, 12))
     total = int(data.response_offset[-1])

@@ -45,15 +45,20 @@ def flow(tmp_path_factory):
     document = flow.configuration(
         "own", **changes, data=data, benchmarks_data=None, benchmarks_file="sstoken/evaluation/benchmarks.tsv"
     )
-    command = [sys.executable, "-m", "sstoken", "audit", document.name, "--method", "my_idea.py"]
-    done = subprocess.run(command, cwd=flow.folder, env=flow.environment(), capture_output=True, text=True)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    flow.said = done.stdout + done.stderr
+    audit(flow)
+    flow.said = audit(flow, "--method", "my_idea.py")
     flow.run(document)
     return flow
 
 
-def test_a_scorer_of_ones_own_is_audited_beside_the_others(flow):
+def audit(flow, *options):
+    command = [sys.executable, "-m", "sstoken", "audit", "own.yaml", *options]
+    done = subprocess.run(command, cwd=flow.folder, env=flow.environment(), capture_output=True, text=True)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    return done.stdout + done.stderr
+
+
+def test_a_scorer_of_ones_own_is_audited_beside_the_others_though_an_audit_without_it_was_there(flow):
     rows = pd.read_csv(flow.results("own") / "audit" / "audit.csv", dtype={"phase": str})
     assert set(rows["method"]) == {"random", "rho1-static", "oracle", "my-idea"}
     whole = rows[(rows["phase"] == "all") & (rows["kind"] == "all")].set_index("method")
@@ -92,6 +97,11 @@ def test_a_second_run_makes_nothing_and_another_choice_of_rows_makes_what_follow
     text = flow.run(flow.folder / "own.yaml", "--dry-run", "--config", "set=data.heldout.limit=10")
     assert "evaluate" in text and "heldout" in text
     assert "train_model" not in text and "rule train:" not in text
+
+
+def test_the_same_audit_again_makes_nothing_and_shows_the_same(flow):
+    said = audit(flow, "--method", "my_idea.py")
+    assert "Nothing to be done" in said and "my-idea" in said.split("Does the score find the noise?")[1]
 
 
 def test_precision_and_recall_are_those_of_the_runs_selection(flow):
