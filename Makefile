@@ -35,6 +35,9 @@ START = $(RUN) -m sstoken.experiment.start $(SETTINGS) --
 QUIETLY = log=$$(mktemp); if "$$@" >"$$log" 2>&1; then rm -f "$$log"; else cat "$$log" >&2; rm -f "$$log"; exit 1; fi
 PIP_INSTALL = quietly() { $(QUIETLY); }; quietly
 
+# a process a core: the tests' own work is too small for more threads
+PARALLEL := -n logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
+
 # an experiment has a lock of its own, let go of by its death (workflow/rules/jobs.smk); Snakemake's would have to be undone
 ONCE = --nolock --workflow-profile workflow/profiles/default
 
@@ -60,13 +63,13 @@ check: $(SETUP)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m snakefmt --check Snakefile workflow/rules
 	$(RUN) -m mypy
-	$(RUN) -m pytest -m "not slow and not trains" tests/unit
+	$(RUN) -m pytest $(PARALLEL) -m "not slow and not trains" tests/unit
 
 test: $(SETUP)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m snakefmt --check Snakefile workflow/rules
-	$(RUN) -m pytest
+	$(RUN) -m pytest $(PARALLEL) -rs
 
 # longer than the suite may take
 proofs: $(SETUP)
@@ -87,7 +90,7 @@ docs: .docs/.installed
 
 # the suite on the oldest libraries that this runs with
 oldest: .oldest/.installed
-	.oldest/bin/python -m pytest
+	.oldest/bin/python -m pytest $(PARALLEL)
 
 .oldest/.installed: requirements.lock requirements-oldest.txt
 	@$(BASE_PYTHON) -m venv .oldest

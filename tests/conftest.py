@@ -25,12 +25,24 @@ settings.register_profile("sstoken", deadline=None)
 settings.load_profile("sstoken")
 
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
+
 def pytest_collection_modifyitems(items):
-    """What runs the workflow, trains, generates a world's weights or starts lm-eval is no part of `make check`."""
+    """What runs the workflow, trains, generates a world's weights or starts lm-eval is no part of `make check`.
+
+    With several processes a file's tests stay together, and all that look at the finished ci.yaml. The longest start first.
+    """
     slow = {path for path in {item.path for item in items} if LONG.search(path.read_text())}
     for item in items:
-        if item.path in slow or {"ci", "workflow"} & set(getattr(item, "fixturenames", ())):
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if item.path in slow or {"ci", "workflow"} & fixtures:
             item.add_marker("trains")
+        item.add_marker(pytest.mark.xdist_group("ci" if "ci" in fixtures else str(item.path)))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: (item.path.parent.name == "unit", item.path not in slow))
 
 
 @pytest.fixture(scope="session")

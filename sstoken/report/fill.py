@@ -3,12 +3,14 @@
 ``averages E`` and ``differences E`` are one row a method and one column a model of experiment E; ``auc E``, ``direction E``
 and ``prediction E`` are of its audit; ``spent E`` is what it took; ``bench`` is ``results/bench/step.json``; any other word is
 that table of the report, ``results/E/report/tables/<word>.md``.
+A figure that the text shows from a folder ``figures/E`` is copied there from experiment E's report.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import statistics
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from sstoken.report.audit_results import auc_table, direction_table, spent
 from sstoken.report.numbers import interval, number, signed
 from sstoken.report.prediction import prediction_table
 
+FIGURE = re.compile(r"\]\((?P<path>(?:[^\s)]+/)?figures/(?P<experiment>[^/\s)]+)/(?P<name>[^/\s)]+\.svg))\)")
 MARKED = re.compile(r"(<!-- table: (?P<what>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 DIRECTIONS = "audit/*/direction.csv"
@@ -31,7 +34,7 @@ FROM_AUDIT = {
 
 
 def fill(path: Path, results: Path = Path("results")) -> tuple[list[str], list[str]]:
-    """Rewrite the file's tables.
+    """Rewrite the file's tables and copy its figures.
 
     Returns:
         Those that were written, and those left as they are since their run is not there.
@@ -45,6 +48,12 @@ def fill(path: Path, results: Path = Path("results")) -> tuple[list[str], list[s
 
     text = MARKED.sub(replaced, path.read_text())
     path.write_text(text)
+    for found in FIGURE.finditer(text):
+        figure = results / found["experiment"] / "report" / "figures" / found["name"]
+        (done if figure.exists() else left).append(f"figure {Path(found['name']).stem} {found['experiment']}")
+        if figure.exists():
+            (path.parent / found["path"]).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(figure, path.parent / found["path"])
     return done, left
 
 

@@ -60,3 +60,16 @@ def test_readme_and_results_have_tables_to_fill(root):
         assert [found["what"] for found in MARKED.finditer(text)] and text.count("<!-- table:") == text.count(
             "<!-- end -->"
         )
+
+
+def test_a_figure_is_copied_from_the_run_it_is_named_after(tmp_path):
+    figures = tmp_path / "results" / "world" / "report" / "figures"
+    figures.mkdir(parents=True)
+    (figures / "forest.svg").write_text("<svg/>")
+    path = tmp_path / "README.md"
+    path.write_text(
+        "![Forest](docs/figures/world/forest.svg) ![Other](docs/figures/other/forest.svg) [text](docs/x.md)"
+    )
+    assert fill(path, tmp_path / "results") == (["figure forest world"], ["figure forest other"])
+    assert (tmp_path / "docs" / "figures" / "world" / "forest.svg").read_text() == "<svg/>"
+    assert not (tmp_path / "docs" / "figures" / "other").exists()
