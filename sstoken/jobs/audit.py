@@ -28,6 +28,8 @@ from sstoken.report.audit_page import (
     tokens_table,
     write_audit_page,
 )
+from sstoken.report.kept_tokens import token_text
+from sstoken.report.samples import token_texts
 from sstoken.selection.methods import build_method
 from sstoken.training.audit import Auditor, Compass
 from sstoken.training.dataset import SelectionDataset
@@ -133,7 +135,8 @@ def write(order: Order, auditor: Auditor, trainer: SelectionTrainer, compass: Co
         _csv(pointed.assign(**named), order.out / "direction.csv")
         tables.append(direction_table(pointed))
     tables.append(agreement_table(pairs))
-    pieces = np.array(tokenizer.convert_ids_to_tokens(data.input_ids[data.response_mask].tolist()))
+    unique, place = np.unique(data.input_ids[data.response_mask].numpy(), return_inverse=True)
+    pieces = np.array([token_text(int(token), tokenizer.backend_tokenizer) for token in unique])[place]
     tables += [tokens_table(dropped_tokens(found["keep"], pieces), name) for name, found in records.items()]
     page = order.out / "index.html"
     about = (
@@ -169,7 +172,7 @@ def shown_sample(data: TokenData, index: int, records: dict, tokenizer):
     first = mask.index(True)
     prompt = tokenizer.decode(ids[:first])
     start, stop = data.response_offset[index : index + 2].tolist()
-    texts = [tokenizer.decode([i]) for i, response in zip(ids, mask, strict=True) if response]
+    texts = [text for text, response in zip(token_texts(ids, tokenizer), mask, strict=True) if response]
     noise = []
     if data.truth is not None:
         kinds = ["", *data.kinds]
