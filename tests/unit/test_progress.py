@@ -89,7 +89,7 @@ def test_a_models_table_is_told_once_and_as_soon_as_it_is_there(tmp_path):
 
 def test_where_held_out_loss_is_all_there_is_it_is_told(tmp_path):
     row = {"benchmark": "heldout", "score": 0.25}
-    (tmp_path / "a").write_text(json.dumps({"cost": {"seconds": 1}, "scores": [row]}))
     progress = Progress({tmp_path / "a": ("evaluated", "one")}, None, {"one": {"base": [tmp_path / "a"]}})
+    (tmp_path / "a").write_text(json.dumps({"cost": {"seconds": 1}, "scores": [row]}))
     progress.line()
     assert "25.00" in progress.first_table()
