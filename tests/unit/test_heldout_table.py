@@ -57,6 +57,12 @@ def test_bits_and_their_differences_are_those_of_the_rows(tmp_path):
         assert math.isnan(table.loc[(model, "full"), "minus_full"])
 
 
+def test_no_share_is_told_where_the_oracle_gains_nothing(tmp_path):
+    loss_rows(bits=BITS | {"oracle": 1.2}).to_parquet(tmp_path / "samples.parquet", index=False)
+    table = heldout_table(tmp_path / "samples.parquet", MODELS, SEEDS, ["heldout"])
+    assert table["recovered"].isna().all() and table["minus_full"].notna().any()
+
+
 def test_a_lower_loss_is_better_and_comes_first(tmp_path):
     loss_rows().to_parquet(tmp_path / "samples.parquet", index=False)
     frame, caption = shown(heldout_table(tmp_path / "samples.parquet", MODELS, SEEDS, ["heldout"]))

@@ -37,8 +37,8 @@ def heldout_table(samples: Path, models: list[str], seeds: dict[str, list[int]],
     """Columns ``COLUMNS``: a row a model, benchmark of held-out loss, and method whose runs are all there.
 
     bits: mean over rows of ``-log2 p(response | prompt) / bytes``, and over runs. minus_full: paired by row; negative is
-    better. recovered: share of the way down from full to the oracle. Intervals as ``docs/statistics.md`` has them; Holm's
-    family is the whole table.
+    better. recovered: share of the way down from full to the oracle, where that is significant. Intervals as
+    ``docs/statistics.md`` has them; Holm's family is the whole table.
     """
     parts = []
     for model in models:
@@ -50,6 +50,9 @@ def heldout_table(samples: Path, models: list[str], seeds: dict[str, list[int]],
     told = frame["p"].notna()
     frame.loc[told, "p_holm"] = holm(frame.loc[told, "p"].to_numpy(dtype=float))
     frame["significant"] = (frame["p_holm"] <= ALPHA).where(told)
+    top = frame[(frame["method"] == CEILING) & (frame["p_holm"] <= ALPHA) & (frame["minus_full"] < 0)]
+    known = frame.set_index(["model", "benchmark"]).index.isin(top.set_index(["model", "benchmark"]).index)
+    frame.loc[~known, "recovered":"recovered_high"] = np.nan
     return frame.reindex(columns=COLUMNS)
 
 
