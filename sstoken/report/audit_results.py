@@ -44,28 +44,32 @@ def _auc(row: pd.Series) -> str:
 
 
 def direction_table(root: Path) -> str:
-    """A row a method: cosine of its gradient with that of held-out rows, and that minus full's; two columns a model."""
+    """A row a method: cosine of its gradient with that of held-out rows, and that minus full's; of several models no difference."""
     parts = []
     for path in sorted(root.glob("audit/*/direction.csv")):
         frame = pd.read_csv(path, dtype={"step": str})
         parts.append(frame[frame["step"] == "all"].assign(model=path.parent.name))
     rows = pd.concat(parts)
     models, methods = list(dict.fromkeys(rows["model"])), list(dict.fromkeys(rows["method"]))
-    several = len(models) > 1
-    heads = [f"{model}: {what}" if several else what for model in models for what in ("cosine", "minus full")]
+    heads = models if len(models) > 1 else ["cosine", "minus full"]
     lines = [f"| method | {' | '.join(heads)} |", "|---|" + "--:|" * len(heads)]
     cells = rows.set_index(["method", "model"])
     for method in methods:
-        found = []
-        for model in models:
-            row = cells.loc[(method, model)] if (method, model) in cells.index else None
-            found.append(EMPTY if row is None else f"{number(row['cosine'], 3)} {interval(row['low'], row['high'], 3)}")
-            gap = EMPTY if row is None or method == "full" else (
-                f"{signed(row['minus_full'], 3)} {interval(row['minus_full_low'], row['minus_full_high'], 3, plus=True)}"
-            )  # fmt: skip
-            found.append(gap)
+        known = [cells.loc[(method, model)] if (method, model) in cells.index else None for model in models]
+        found = [EMPTY if row is None else _cosine(row) for row in known]
+        if len(models) == 1:
+            found.append(EMPTY if method == "full" else _minus_full(known[0]))
         lines.append(f"| {method} | {' | '.join(found)} |")
     return "\n".join(lines)
+
+
+def _cosine(row: pd.Series) -> str:
+    return f"{number(row['cosine'], 3)} {interval(row['low'], row['high'], 3)}"
+
+
+def _minus_full(row: pd.Series) -> str:
+    ends = interval(row["minus_full_low"], row["minus_full_high"], 3, plus=True)
+    return f"{signed(row['minus_full'], 3)} {ends}"
 
 
 def spent(root: Path) -> str:

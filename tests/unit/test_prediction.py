@@ -129,7 +129,10 @@ def test_the_tables_of_an_audit_are_put_into_a_document(tmp_path):
     assert fill(path, tmp_path / "results") == (words[:3], words[3:])
     text = path.read_text()
     assert "| a: noise | tokens | random | rho1 |" in text and "| all noise | 100 | 0.50 ± 0.02 |" in text
-    assert "| method | a: cosine | a: minus full |" in text and "| full | 0.455 [0.445, 0.465] | – |" in text
+    assert "| method | a | b |" in text and "| full | 0.455 [0.445, 0.465] | 0.455 [0.445, 0.465] |" in text
     assert "| cosine with the held-out gradient | +1.00 [+1.00, +1.00] |" in text
+    one = direction_table(experiment(tmp_path / "one", models=("a",)))
+    assert "| method | cosine | minus full |" in one and "| full | 0.455 [0.445, 0.465] | – |" in one
+    assert "| easiest | 0.440 [0.430, 0.450] | −0.015 [−0.500, +0.500] |" in one
     root = tmp_path / "results" / "made-up"
     assert auc_table(root) in text and direction_table(root) in text and prediction_table(root) in text
