@@ -44,7 +44,7 @@ def _auc(row: pd.Series) -> str:
 
 
 def direction_table(root: Path) -> str:
-    """A row a method: cosine of its gradient with that of held-out rows, and that minus full's; of several models no difference."""
+    """A row a method: cosine of its gradient with that of held-out rows; of one model also that minus full's."""
     parts = []
     for path in sorted(root.glob("audit/*/direction.csv")):
         frame = pd.read_csv(path, dtype={"step": str})
