@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sstoken.experiment.layout import HELD_OUT
-from sstoken.records.provenance import read_record
+from sstoken.records.provenance import DamagedRecord, read_record
 
 
 class Progress:
@@ -41,7 +41,10 @@ class Progress:
     def _read(self) -> None:
         for path in self.records:
             if path not in self.seconds and path.exists():
-                record = read_record(path)
+                try:
+                    record = read_record(path)
+                except DamagedRecord:  # it is made again
+                    continue
                 if self.tickets.get(path) in (None, record.get("ticket")):
                     self.seconds[path] = record["cost"]["seconds"]
 

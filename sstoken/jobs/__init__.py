@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sstoken.records.identity import Ticket
 from sstoken.records.locks import locked
+from sstoken.records.ticket import Ticket
 
 
 @contextmanager

@@ -12,14 +12,15 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from sstoken.evaluation import Benchmark, EvaluationSettings, evaluate
+from sstoken.evaluation import Benchmark, EvaluationSettings, benchmark_identity, evaluate
 from sstoken.experiment.layout import HELD_OUT
 from sstoken.jobs import device_of, each, job, run_folder
 from sstoken.models.flops import Shape
 from sstoken.models.load import Weights, load_tokenizer
-from sstoken.records.files import whole_folder
-from sstoken.records.identity import Ticket, name_of, whole
-from sstoken.records.provenance import Cost, Record, measured, read_record
+from sstoken.records.files import sha256_file, whole_folder
+from sstoken.records.identity import LENGTH, name_of
+from sstoken.records.provenance import Cost, Record, measured
+from sstoken.records.ticket import ChangedMeanwhile, Ticket, intact
 
 
 def evaluate_all(
@@ -54,6 +55,7 @@ def evaluate_run(
     with job(record, threads, ticket) as finished:
         if finished:
             return
+        _check(benchmarks, EvaluationSettings(**settings), ticket, data_root)
         known = Known(record, benchmarks, ticket)
         cost = Cost("evaluate", model=model, method=method, seed=seed)
         checkpoint = out / "benchmarks"
@@ -77,10 +79,26 @@ def evaluate_run(
         provenance = found.provenance | {"benchmarks": known.details | found.provenance["benchmarks"]}
         details = {
             "scores": scores, "evaluation": provenance, "weights_sha256": weights.sha256, "parts": known.identities,
-            "files": ["samples.parquet"],
+            "files": {"samples.parquet": sha256_file(out / "samples.parquet")},
         }  # fmt: skip
         Record(cost, details | ticket.details()).write(record)
         shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def _check(benchmarks: list[Benchmark], settings: EvaluationSettings, ticket: Ticket, data_root: str | None) -> None:
+    """Refuse to ask other questions than the ticket's.
+
+    Raises:
+        ChangedMeanwhile: names the benchmark.
+    """
+    for benchmark in benchmarks:
+        brought = "world" in ticket.needs or f"rows of {benchmark.name}" in ticket.needs  # by a job, as content
+        asked = replace(benchmark, data="") if brought else benchmark
+        now = benchmark_identity(asked, settings, None if brought else data_root)[:LENGTH]
+        if now != ticket.made_from[f"benchmark {benchmark.name}"]:
+            raise ChangedMeanwhile(
+                f"benchmark {benchmark.name}: its row, task or rows changed after this workflow had started; start it again"
+            )
 
 
 class Known:
@@ -95,7 +113,7 @@ class Known:
         self.scores: dict[str, dict] = {}
         self.details: dict[str, dict] = {}
         self.samples = pd.DataFrame()
-        if record.exists() and whole(record, found := read_record(record)):
+        if found := intact(record):
             current = {n for n, identity in self.identities.items() if found.get("parts", {}).get(n) == identity}
             self.scores = {row["benchmark"]: row for row in found["scores"] if row["benchmark"] in current}
             self.details = {n: d for n, d in found["evaluation"]["benchmarks"].items() if n in current}

@@ -1,8 +1,18 @@
 # Tidy scores and costs, and the tables.
-TABLES = ["main", "differences", "pooled", "recovered", "costs", "published", "deviations"]  # also as .md and .tex
+TABLES = [
+    "main",
+    "differences",
+    "pooled",
+    "recovered",
+    "costs",
+    "claims",
+    "published",
+    "deviations",
+]  # also as .md and .tex
 TABLES += ["heldout"] if "heldout" in CONFIG["benchmarks"] else []
 DATA = ["averages", "axes", "leads", "mcnemar", "ablations", "missing"]
 TRUTH = ["selection"] if GRID.noisy_runs() else []
+VALUES = [f"ablation-{ablation.name}" for ablation in GRID.ablations]
 
 
 rule collect:
@@ -44,7 +54,7 @@ rule tables:
     output:
         touch(stamp("tables")),
         **{name: f"{ROOT}/report/tables/{name}.csv" for name in TABLES + DATA},
-        text=[f"{ROOT}/report/tables/{name}.{kind}" for name in TABLES + TRUTH for kind in ("md", "tex")],
+        text=[f"{ROOT}/report/tables/{name}.{kind}" for name in TABLES + TRUTH + VALUES for kind in ("md", "tex")],
     log:
         f"{ROOT}/logs/tables.log",
     benchmark:

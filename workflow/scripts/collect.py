@@ -7,7 +7,7 @@ from sstoken.report.collect import collect
 
 with logged(snakemake.log[0]):
     params, outputs = snakemake.params, snakemake.output
-    states = status(Grid(params.config))
-    write_status(states, Path(outputs.status))
+    states = status(grid := Grid(params.config))
+    write_status(states, Path(outputs.status), grid.root)
     refuse_stale(states)
     collect(params.evaluations, params.records, scores=outputs.scores, samples=outputs.samples, costs=outputs.costs)
