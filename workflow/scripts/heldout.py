@@ -5,7 +5,7 @@ from sstoken.jobs import imports, logged
 with imports():
     from sstoken.experiment.layout import HELD_OUT
     from sstoken.jobs.prepare import store_heldout
-    from sstoken.records.identity import Ticket
+    from sstoken.records.ticket import Ticket
 
 with logged(snakemake.log[0]):
     params = snakemake.params
