@@ -92,8 +92,13 @@ def _parser() -> argparse.ArgumentParser:
     _settings(status)
 
     audit = _add(commands, "audit", _audit, "every method's scores on one training run a model: do they find the noise?",
-                 "sstoken audit config/idea.yaml")  # fmt: skip
-    _settings(audit)
+                 "sstoken audit config/idea.yaml\n"
+                 "sstoken audit --method ideas/mine.py     a scorer of yours beside those of config/idea.yaml\n"
+                 "sstoken audit config/smollm2.yaml instruct_data=rows.jsonl --method mine.py other.py")  # fmt: skip
+    _settings(audit, default="config/idea.yaml")
+    audit.add_argument(
+        "--method", nargs="+", type=Path, default=[], metavar="FILE", help="scorers of yours, with ρ 0.6"
+    )
 
     explain = _add(commands, "explain", _explain, "which tokens of your rows each method would keep, without training",
                    "sstoken explain rows.jsonl --model world-llama-small --methods sstoken semantic-aware")  # fmt: skip
@@ -134,8 +139,9 @@ def _add(commands, name: str, run, what: str, examples: str) -> argparse.Argumen
     return parser
 
 
-def _settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", help="the configuration, e.g. config/config.yaml")
+def _settings(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    told = f"the configuration; by default {default}" if default else "the configuration, e.g. config/config.yaml"
+    parser.add_argument("config", nargs="?" if default else None, default=default, help=told)
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings over it, e.g. training.epochs=2")
 
 
@@ -191,9 +197,21 @@ def _status(arguments: argparse.Namespace) -> None:
 
 
 def _audit(arguments: argparse.Namespace) -> None:
+    from sstoken.experiment.config import read_config
+    from sstoken.experiment.grid import Grid
+    from sstoken.experiment.own import words_of_scorers
     from sstoken.experiment.start import start
 
-    start(arguments.config, arguments.settings, ["--cores", "all", "--quiet", "host", "reason", "--", "audit"])
+    words = list(arguments.settings)
+    if arguments.method:
+        words += words_of_scorers(read_config([arguments.config], words)["methods"], arguments.method)
+    grid = Grid(read_config([arguments.config], words))
+    try:
+        start(arguments.config, words, ["--cores", "all", "--quiet", "host", "reason", "--", "audit"])
+    except SystemExit as end:  # with which Snakemake ends
+        if not end.code:
+            print("\n\n".join((grid.root / "audit" / model / "audit.txt").read_text() for model in grid.models))
+        raise
 
 
 def _explain(arguments: argparse.Namespace) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from sstoken.experiment.grid import Grid
+from sstoken.experiment.layout import HELD_OUT
 from sstoken.experiment.tickets import Result, Tickets
 from sstoken.selection.methods import OWN_HISTORY, Method
 
-HELD_OUT = "reference"
-"""The data set whose rows are held out: curated, and not trained on."""
+CURATED = "reference"
+"""The data set whose rows stand for held-out ones where none are: curated, and not trained on by full-data training."""
 
 
 def auditable(methods: list[Method]) -> tuple[list[Method], dict[str, str]]:
@@ -58,7 +59,7 @@ def audit_entries(grid: Grid, model: str) -> dict[str, dict]:
 def audit_inputs(grid: Grid, model: str) -> dict[str, list[str] | str]:
     """The files that the audit of a model reads: ``model``, ``tokens``, ``heldout`` (or none), ``losses``."""
     losses = [str(path) for path in audit_losses(grid, model).values()]
-    held_out = [str(grid.tokens(model, HELD_OUT, _draw(grid, HELD_OUT)))] if _has_held_out(grid) else []
+    held_out = [str(grid.tokens(model, name, _draw(grid, name))) for name in _held_out(grid)]
     return {
         "model": str(grid.model_record(model)),
         "tokens": str(grid.tokens(model, "train", _draw(grid, "train"))),
@@ -73,10 +74,12 @@ def audit_losses(grid: Grid, model: str) -> dict[str, Path]:
     return {signal: grid.losses(model, "train", label, _draw(grid, "train")) for signal, label in labels.items()}
 
 
-def _has_held_out(grid: Grid) -> bool:
-    """A configuration without a world may still name rows of it that nothing else asks for."""
-    sources = grid.config["data"].get(HELD_OUT, {}).get("sources", [])
-    return bool(sources) and (grid.config["world"] is not None or not any("{world}" in source for source in sources))
+def _held_out(grid: Grid) -> list[str]:
+    """The data set of held-out rows, if any. Without a world, a configuration may still name its rows."""
+    name = HELD_OUT if HELD_OUT in grid.config["data"] else CURATED
+    sources = grid.config["data"].get(name, {}).get("sources", [])
+    there = bool(sources) and (grid.config["world"] is not None or not any("{world}" in source for source in sources))
+    return [name] if there else []
 
 
 def _draw(grid: Grid, dataset: str) -> int | None:
@@ -87,7 +90,6 @@ def audit_results(tickets: Tickets, model: str) -> list[Result]:
     """The same as results that the workflow makes; the held-out rows' tokens are none of the grid's."""
     grid = tickets.grid
     found = [tickets.model(model), tickets.tokens(model, "train", _draw(grid, "train"))]
-    if _has_held_out(grid):
-        found.append(tickets.tokens(model, HELD_OUT, _draw(grid, HELD_OUT)))
+    found += [tickets.tokens(model, name, _draw(grid, name)) for name in _held_out(grid)]
     labels = dict.fromkeys(audit_labels(grid, model).values())
     return found + [tickets.losses(model, "train", _draw(grid, "train"), label) for label in labels]

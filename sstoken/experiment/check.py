@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from sstoken.experiment.grid import Grid
+from sstoken.experiment.layout import HELD_OUT
 from sstoken.experiment.settings import flat
 from sstoken.models.table import ModelEntry
 from sstoken.records.documents import PACKAGE, ConfigError, pick, read_table
@@ -61,7 +63,9 @@ def _model_fault(grid: Grid, entry: ModelEntry) -> str | None:
 
 def _data(grid: Grid) -> Iterator[str]:
     needed = [m.data for model in grid.models for m in grid.needed_methods(model) if m.trains]
-    for name in dict.fromkeys(part for data in needed for part in data.split("+")):
+    held_out = [HELD_OUT] if HELD_OUT in (grid.config["data"] or {}) else []
+    yield from _held_out(grid) if held_out else ()
+    for name in dict.fromkeys([*(part for data in needed for part in data.split("+")), *held_out]):
         for source in grid.dataset(name)["sources"]:
             if grid.is_generated(source):
                 if grid.config["world"] is None:
@@ -75,6 +79,28 @@ def _data(grid: Grid) -> Iterator[str]:
                     f"method {method.name}: it needs to know which tokens are noise, and no row of data.{method.data} says so "
                     "(an assistant's message with noise: [[start, end, kind], …]); leave the method out"
                 )
+
+
+def _held_out(grid: Grid) -> Iterator[str]:
+    """Held-out rows that another data set takes from the same place, or that say which of their tokens are noise."""
+    own = grid.dataset(HELD_OUT)
+    if any(own.get("noise") or {}):
+        yield f"data.{HELD_OUT}: noise is planted in rows that are to be clean; leave noise out"
+    for name in grid.config["data"]:
+        other = grid.dataset(name)
+        if name == HELD_OUT or any(own[key] != other[key] for key in ("sources", "shuffle_seed")):
+            continue
+        first, last = max(own["skip"], other["skip"]), min(_end(own), _end(other))
+        if first < last:
+            yield (
+                f"data.{HELD_OUT}: its rows are those of data.{name} too (from {first}); set skip to {_end(other)} or more"
+                if _end(other) < math.inf
+                else f"data.{HELD_OUT}: data.{name} takes every row of the same sources; give it a limit, and this a skip"
+            )
+
+
+def _end(section: dict) -> float:
+    return math.inf if section["limit"] is None else section["skip"] + section["limit"]
 
 
 def _source_fault(source: str) -> str | None:
@@ -120,7 +146,11 @@ def _benchmarks(grid: Grid) -> Iterator[str]:
             pick("benchmark", [name], rows, path)
         except ConfigError as error:
             yield str(error)
-    if not grid.config["benchmarks_data"]:
+    if grid.heldout_rows:
+        names = [name for name in names if name != HELD_OUT]
+    elif HELD_OUT in names and not grid.config["benchmarks_data"]:
+        yield f"benchmark {HELD_OUT}: say which rows are held out: data.{HELD_OUT}, with sources, skip and limit"
+    if not grid.config["benchmarks_data"] or not names:
         return
     folder = grid.benchmarks_data
     if grid.is_generated(folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sstoken.experiment.layout import HELD_OUT
 from sstoken.models.table import ModelEntry
 
 
@@ -22,7 +23,8 @@ class HubFiles:
         self.records = [self.folder / f"{name}.json" for name in self.rows]
         self.models = [name for name, entry in models.items() if entry.source.startswith("hub:")]
         self.benchmarks_folder = root / "data" / "benchmarks"
-        names = [] if config["benchmarks_data"] else config["benchmarks"]
+        own = {HELD_OUT} & set(config["data"] or {})  # made here, of instruction rows
+        names = [] if config["benchmarks_data"] else [name for name in config["benchmarks"] if name not in own]
         self.benchmarks = [self.benchmarks_folder / f"{name}.json" for name in names]
 
     def path_of(self, source: str) -> str:

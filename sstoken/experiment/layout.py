@@ -7,6 +7,9 @@ from pathlib import Path
 
 from sstoken.models.table import ModelEntry
 
+HELD_OUT = "heldout"
+"""A data set whose rows nothing trains on, and the benchmark that asks for their responses."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -46,6 +49,16 @@ class Layout:
     def base_record(self, model: str) -> Path | None:
         kind, _, name = self.models[model].source.partition(":")
         return self.bases / name / "base.json" if self.bases and kind == "world" else None
+
+    @property
+    def heldout_rows(self) -> Path | None:
+        """The rows of the benchmark of held-out loss, where the configuration says what is held out (``{split}`` is open)."""
+        asked = HELD_OUT in (self.config.get("data") or {}) and HELD_OUT in self.config["benchmarks"]
+        return self.root / "data" / HELD_OUT / "{split}.jsonl" if asked else None
+
+    @property
+    def heldout_record(self) -> Path | None:
+        return self.heldout_rows.with_name("heldout.json") if self.heldout_rows else None
 
     def model_record(self, model: str) -> Path:
         return self.root / "models" / model / "model.json"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
 from sstoken.records.documents import ConfigError, read_yaml, schema, validate
 from sstoken.selection.methods import METHODS_FILE
 
@@ -26,3 +30,30 @@ def asked_methods(config: dict) -> dict:
                 f"e.g. {name}-mine: {{extends: {name}}}"
             )
     return {"methods": document["methods"] | own}
+
+
+KEEP_RATIO = 0.6
+"""ρ of a scorer that comes without an entry: the recipe's."""
+
+
+def words_of_scorers(methods: list[str], files: Iterable[Path]) -> list[str]:
+    """``key=value`` words that add scorers' files, each under its own name, to the methods of a configuration.
+
+    Args:
+        methods: the configuration's. files: a scorer each, ``ideas/mine.py`` for the method ``mine``.
+
+    Raises:
+        ConfigError: no such file, or two files of one name.
+    """
+    entries: dict[str, dict] = {}
+    for file in files:
+        if not file.is_file():
+            raise ConfigError(
+                f"--method {file}: no such file; give the Python file of a scorer (docs/how-to/own-method.md)"
+            )
+        name = file.stem.lower().replace("_", "-")
+        if name in entries:
+            raise ConfigError(f"--method {file}: another file gives the method {name} too; rename one")
+        entries[name] = {"scorer": str(file), "keep_ratio": KEEP_RATIO}
+    asked = list(dict.fromkeys([*methods, *entries]))
+    return [f"own_methods={json.dumps(entries)}", f"methods={json.dumps(asked)}"] if entries else []

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from sstoken.experiment.conditions import OPTIONS
 from sstoken.experiment.grid import REFERENCE, Grid, Run
+from sstoken.experiment.layout import HELD_OUT
 from sstoken.experiment.runtime import throughput
 from sstoken.models.sizes import Sizes, sizes_of
 from sstoken.records.documents import ConfigError, read_table
@@ -98,15 +99,19 @@ class Plan:
             parts = [self.rows(model, part) for part in dataset.split("+")]
             sums = {name: sum(getattr(p, name) for p in parts) for name in ("samples", "tokens", "response", "pairs")}
             return Rows(**sums, measured=all(part.measured for part in parts))
-        section = self.grid.dataset(dataset)
-        known = (self.settings["samples"] or {}).get(dataset.partition(".")[0])
-        samples = min(filter(None, (known, section["limit"])), default=None)
-        if samples is None:
-            raise ConfigError(f"the plan cannot know how many rows {dataset!r} has: set plan.samples.{dataset}")
+        samples = self.section_rows(dataset)
         length = self.settings["tokens_per_sample"]
         tokens = samples * length
         # lengths spread about as an exponential distribution does: the mean square is twice the squared mean
         return Rows(samples, tokens, round(tokens * self.settings["response_share"]), 2 * samples * length**2, False)
+
+    def section_rows(self, dataset: str) -> int:
+        """Rows of a data set as the configuration has them."""
+        known = (self.settings["samples"] or {}).get(dataset.partition(".")[0])
+        samples = min(filter(None, (known, self.grid.dataset(dataset)["limit"])), default=None)
+        if samples is None:
+            raise ConfigError(f"the plan cannot know how many rows {dataset!r} has: set plan.samples.{dataset}")
+        return samples
 
     # -- work of single jobs --------------------------------------------------------------------------------------
 
@@ -144,6 +149,8 @@ class Plan:
 
     def questions(self, benchmark: str) -> int:
         """0 where the table of sizes does not know the benchmark; the world's are as many as it is asked for."""
+        if benchmark == HELD_OUT and self.grid.heldout_rows:
+            return min(filter(None, (self.section_rows(HELD_OUT), self.grid.evaluation["limit"])))
         if benchmark not in self.benchmarks:
             return 0
         counts = [int(self.benchmarks[benchmark]["questions"]), self.grid.evaluation["limit"]]
@@ -152,18 +159,23 @@ class Plan:
         return min(filter(None, counts), default=0)
 
     def evaluation(self, model: str) -> Work:
-        counted = [name for name in self.config["benchmarks"] if name in self.benchmarks]
-        tokens = sum(self.questions(name) * int(self.benchmarks[name]["tokens"]) for name in counted)
+        tokens = sum(self.questions(name) * self.tokens_a_question(name) for name in self.config["benchmarks"])
         return Work(1, 1, 0, tokens, 0, self.sizes[model].bare.forward(tokens, 0, tokens))
+
+    def tokens_a_question(self, benchmark: str) -> int:
+        if benchmark == HELD_OUT and self.grid.heldout_rows:  # once with the response, once without
+            settings = self.settings
+            return round(settings["tokens_per_sample"] * (2 - settings["response_share"]))
+        return int(self.benchmarks[benchmark]["tokens"]) if benchmark in self.benchmarks else 0
 
     def detectable(self) -> float | None:
         """The smallest difference of two methods' averages that a test at 5 % finds in 80 of 100 such grids, in 0..1.
 
         ``2.80·sqrt(Σ_b d/(B²·Q_b) + 2·s²/S)``: B benchmarks of Q questions, S seeds, ``discordance`` d, ``seed_sd`` s.
-        None where the size of a benchmark is not known.
+        None where the size of a benchmark is not known. Held-out loss is in no average.
         """
-        counts = [self.questions(name) for name in self.config["benchmarks"]]
-        if not all(counts):
+        counts = [self.questions(name) for name in self.config["benchmarks"] if name != HELD_OUT]
+        if not counts or not all(counts):
             return None
         questions = sum(self.discordance / (len(counts) ** 2 * count) for count in counts)
         normal = statistics.NormalDist()

@@ -11,6 +11,7 @@ from pathlib import Path
 from sstoken.experiment.check import check
 from sstoken.experiment.config import read_config
 from sstoken.experiment.grid import Grid
+from sstoken.experiment.layout import HELD_OUT
 from sstoken.experiment.plan import Plan, Work
 from sstoken.records.documents import PACKAGE, ConfigError
 
@@ -94,7 +95,7 @@ def _evaluation(plan: Plan) -> list[str]:
         "Evaluation: questions of the whole benchmarks or the limit, tokens a question as measured on samples "
         f"({plan.sizes_file})."
     ]
-    unknown = [name for name in plan.config["benchmarks"] if name not in plan.benchmarks]
+    unknown = [name for name in plan.config["benchmarks"] if not plan.questions(name)]
     if unknown:
         lines.append(
             f"Not counted: {', '.join(unknown)}; {plan.sizes_file} does not know how long their questions are."
@@ -127,7 +128,8 @@ def _detectable(plan: Plan) -> str:
     smallest = plan.detectable()
     if smallest is None:
         return "Detectable at 80 %: not known, as the number of questions is not."
-    benchmarks, seeds = plan.config["benchmarks"], len(plan.grid.seeds)
+    benchmarks = [name for name in plan.config["benchmarks"] if name != HELD_OUT]
+    seeds = len(plan.grid.seeds)
     return (
         f"Detectable at 80 %: {100 * smallest:.1f} points between two methods' averages, from "
         f"{sum(map(plan.questions, benchmarks))} questions in {len(benchmarks)} benchmarks and "

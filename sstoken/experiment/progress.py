@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from sstoken.experiment.layout import HELD_OUT
 from sstoken.records.provenance import DamagedRecord, read_record
 
 
@@ -119,6 +120,8 @@ class Progress:
 
 
 def _mean(records: list[Path]) -> float:
-    """Over benchmarks, then over seeds."""
-    runs = [[row["score"] for row in read_record(path)["scores"]] for path in records]
+    """Over benchmarks, then over seeds; held-out loss counts where there is nothing else."""
+    read = [read_record(path)["scores"] for path in records]
+    graded = [[row["score"] for row in rows if row["benchmark"] != HELD_OUT] for rows in read]
+    runs = graded if all(graded) else [[row["score"] for row in rows] for rows in read]
     return sum(sum(scores) / len(scores) for scores in runs) / len(runs)

@@ -99,6 +99,7 @@ class Reported(Layout):
     def cost_records(self) -> list[Path]:
         """The records of every job, in the order of the workflow: each holds one row of costs.csv."""
         records = [*self.hub.records, *self.hub.benchmarks]
+        records += [self.heldout_record] if self.heldout_record else []
         records += [record for model in self.models if (record := self.base_record(model))]
         records += [self.model_record(model) for model in self.models]
         for model in self.models:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sstoken.evaluation import EvaluationSettings, benchmark_identity, load_benchmarks
 from sstoken.experiment.grid import Grid
-from sstoken.experiment.layout import Run
+from sstoken.experiment.layout import HELD_OUT, Run
 from sstoken.records.documents import PACKAGE, read_table
 from sstoken.records.files import sha256_file
 from sstoken.records.identity import (
@@ -144,16 +144,38 @@ class Tickets:
             world = self.grid.worlds.get(parts[number], "")
             made_from |= {f"data.{number}.{key}": value for key, value in section.items() if key != "sources"}
             made_from[f"data.{number}.sources"] = [Path(source).name for source in section["sources"]]
-            for source in section["sources"]:
-                if self.grid.is_generated(source):
-                    needs[f"world {world}".strip()] = self._need(self.world(draw, world))
-                elif (name := Path(source).stem) in self.grid.hub.rows and Path(source).parent == self.grid.hub.folder:
-                    needs[f"rows {name}"] = self._need(self._rows(name, self.grid.hub.rows[name]))
-                else:
-                    made_from |= _hashes(_files_of(Path(source)))
+            hashes, more = self._sources(section, draw, world)
+            made_from |= hashes
+            needs |= more
         file = self.grid.tokens(model, dataset, draw)
         ticket = Ticket("tokens", {**made_from, **code_of("tokens"), **versions_of("tokens")}, needs)
         return self._add(file.with_suffix(".json"), "tokens", "tokens", ticket, model=model, key=(dataset, draw))
+
+    @cache  # noqa: B019
+    def heldout(self) -> Result:
+        """Rows of the benchmark of held-out loss: the data set's own, but for what any other data set holds."""
+        made_from, needs = {}, {}
+        for name in sorted(self.config["data"]):
+            for section in self.grid.sections(name):
+                made_from |= {f"data.{name}.{k}": section[k] for k in ("skip", "limit", "shuffle_seed")}
+                hashes, more = self._sources(section, None)
+                made_from |= hashes
+                needs |= more
+        made_from["text.on_bad_row"] = self.config["text"]["on_bad_row"]
+        ticket = Ticket("heldout", {**made_from, **code_of("heldout"), **versions_of("heldout")}, needs)
+        return self._add(self.grid.heldout_record, "heldout", "heldout", ticket, key=(HELD_OUT,))
+
+    def _sources(self, section: dict, draw: int | None, world: str = "") -> tuple[dict, dict]:
+        """What a data set's rows are read from: hashes of files, and what jobs of this workflow make."""
+        made_from, needs = {}, {}
+        for source in section["sources"]:
+            if self.grid.is_generated(source):
+                needs[f"world {world}".strip()] = self._need(self.world(draw, world))
+            elif (name := Path(source).stem) in self.grid.hub.rows and Path(source).parent == self.grid.hub.folder:
+                needs[f"rows {name}"] = self._need(self._rows(name, self.grid.hub.rows[name]))
+            else:
+                made_from |= _hashes(_files_of(Path(source)))
+        return made_from, needs
 
     @cache  # noqa: B019
     def losses(self, model: str, dataset: str, draw: int | None, label: str) -> Result:
@@ -218,6 +240,8 @@ class Tickets:
         else:
             for path in grid.hub.benchmarks:
                 needs[f"rows of {path.stem}"] = self._need(self._benchmark(path))
+        if grid.heldout_rows:
+            needs[f"rows of {HELD_OUT}"] = self._need(self.heldout())
         return self._add(
             record, "evaluate", "evaluate", Ticket("evaluate", made_from, needs), model=run.model, run=run,
         )  # fmt: skip
@@ -229,7 +253,9 @@ class Tickets:
         own = not (grid.is_generated(grid.benchmarks_data) or grid.hub.benchmarks)
         root, settings = grid.benchmarks_data if own else None, EvaluationSettings(**grid.evaluation)
         found = load_benchmarks(self.config["benchmarks_file"], self.config["benchmarks"])
-        return {f"benchmark {b.name}": benchmark_identity(b, settings, root)[:LENGTH] for b in found}
+        made = [HELD_OUT] if grid.heldout_rows else []  # by a job, whose content counts
+        roots = {b.name: None if b.name in made else root for b in found}
+        return {f"benchmark {b.name}": benchmark_identity(b, settings, roots[b.name])[:LENGTH] for b in found}
 
     def report(self, *said) -> str:
         """The name of a report: of its code, of every result that it is drawn from, and of what it is told."""

@@ -28,6 +28,8 @@ from sstoken.report.audit_page import (
     tokens_table,
     write_audit_page,
 )
+from sstoken.report.kept_tokens import token_text
+from sstoken.report.samples import token_texts
 from sstoken.selection.methods import build_method
 from sstoken.training.audit import Auditor, Compass
 from sstoken.training.dataset import SelectionDataset
@@ -97,7 +99,7 @@ def train(order: Order, device: str):
     compass = None
     heldout = TokenData.load(order.heldout) if order.heldout is not None else None
     if heldout is not None and (clean := without_noise(heldout)):
-        size = order.settings.micro_batch_size * order.settings.accumulation
+        size = order.settings.micro_batch_size
         compass = Compass(auditor, dataset, heldout, clean, batch_size=size, seed=order.seed)
         trainer.add_callback(compass)
     set_seed(order.seed)
@@ -133,7 +135,8 @@ def write(order: Order, auditor: Auditor, trainer: SelectionTrainer, compass: Co
         _csv(pointed.assign(**named), order.out / "direction.csv")
         tables.append(direction_table(pointed))
     tables.append(agreement_table(pairs))
-    pieces = np.array(tokenizer.convert_ids_to_tokens(data.input_ids[data.response_mask].tolist()))
+    unique, place = np.unique(data.input_ids[data.response_mask].numpy(), return_inverse=True)
+    pieces = np.array([token_text(int(token), tokenizer.backend_tokenizer) for token in unique])[place]
     tables += [tokens_table(dropped_tokens(found["keep"], pieces), name) for name, found in records.items()]
     page = order.out / "index.html"
     about = (
@@ -146,7 +149,8 @@ def write(order: Order, auditor: Auditor, trainer: SelectionTrainer, compass: Co
     )
     with atomic_write(order.out / "audit.txt") as temporary:
         text = "\n\n".join(f"{t.heading}\n{text_table(t)}" for t in tables[: 3 if compass is not None else 2])
-        Path(temporary).write_text(f"{order.model}: {about}\n\n{text}\n")
+        left_out = "".join(f"\nNot audited: {name}, since {why}." for name, why in refused.items())
+        Path(temporary).write_text(f"{order.model}: {about}\n\n{text}\n{left_out}\nThe page, with samples: {page}\n")
 
 
 def chosen_samples(data: TokenData) -> list[int]:
@@ -168,7 +172,7 @@ def shown_sample(data: TokenData, index: int, records: dict, tokenizer):
     first = mask.index(True)
     prompt = tokenizer.decode(ids[:first])
     start, stop = data.response_offset[index : index + 2].tolist()
-    texts = [tokenizer.decode([i]) for i, response in zip(ids, mask, strict=True) if response]
+    texts = [text for text, response in zip(token_texts(ids, tokenizer), mask, strict=True) if response]
     noise = []
     if data.truth is not None:
         kinds = ["", *data.kinds]
@@ -194,8 +198,11 @@ def gather(folders: list[Path], out: Path) -> None:
         rows = pd.read_csv(folder / "scores.csv")
         table = methods_table(rows)
         tables.append(type(table)(f"{folder.name}: {table.heading}", table.caption, table.columns, table.rows))
-    pages = ", ".join(f"{folder.name}/index.html" for folder in folders)
-    about = f"Every method's scores on one full-data training run a model. Each model has a page of its own: {pages}."
+    refused = {name: why for record in records for name, why in record["refused"].items()}
+    about = (
+        "Every method's scores on one full-data training run a model. Each model has a page of its own, with samples."
+    )
+    links = {folder.name: f"{folder.name}/index.html" for folder in folders}
     write_audit_page(
-        out / "index.html", title="Audit", about=about, tables=tables, samples=[], refused=records[0]["refused"]
+        out / "index.html", title="Audit", about=about, tables=tables, samples=[], refused=refused, links=links
     )

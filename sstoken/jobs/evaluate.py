@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pandas as pd
 import torch
 
 from sstoken.evaluation import Benchmark, EvaluationSettings, benchmark_identity, evaluate
+from sstoken.experiment.layout import HELD_OUT
 from sstoken.jobs import device_of, each, job, run_folder
 from sstoken.models.flops import Shape
 from sstoken.models.load import Weights, load_tokenizer
@@ -21,8 +23,18 @@ from sstoken.records.provenance import Cost, Record, measured
 from sstoken.records.ticket import ChangedMeanwhile, Ticket, intact
 
 
-def evaluate_all(records: list[Path], trained: list[bool], tickets: list[Ticket], **options) -> None:
-    """Evaluate the runs of one job. Benchmarks finished before another run failed, or before a kill, are not run again."""
+def evaluate_all(
+    records: list[Path], trained: list[bool], tickets: list[Ticket], *, benchmarks: list[Benchmark],
+    heldout: Path | None = None, **options,
+) -> None:  # fmt: skip
+    """Evaluate the runs of one job. Benchmarks finished before another run failed, or before a kill, are not run again.
+
+    heldout: the rows of the benchmark of held-out loss, where this experiment makes them.
+    """
+    if heldout is not None:
+        made = str(heldout.absolute())
+        benchmarks = [replace(b, data=made) if b.name == HELD_OUT else b for b in benchmarks]
+    options["benchmarks"] = benchmarks
     each(
         (str(record.parent), partial(evaluate_run, out=record.parent, trained=trains, ticket=ticket, **options))
         for record, trains, ticket in zip(records, trained, tickets, strict=True)
@@ -79,9 +91,10 @@ def _check(benchmarks: list[Benchmark], settings: EvaluationSettings, ticket: Ti
     Raises:
         ChangedMeanwhile: names the benchmark.
     """
-    brought = any(what == "world" or what.startswith("rows of ") for what in ticket.needs)  # by a job, as content
     for benchmark in benchmarks:
-        now = benchmark_identity(benchmark, settings, None if brought else data_root)[:LENGTH]
+        brought = "world" in ticket.needs or f"rows of {benchmark.name}" in ticket.needs  # by a job, as content
+        asked = replace(benchmark, data="") if brought else benchmark
+        now = benchmark_identity(asked, settings, None if brought else data_root)[:LENGTH]
         if now != ticket.made_from[f"benchmark {benchmark.name}"]:
             raise ChangedMeanwhile(
                 f"benchmark {benchmark.name}: its row, task or rows changed after this workflow had started; start it again"

@@ -97,6 +97,21 @@ def store_world(record: Path, *, seed: int, options: dict, rows_only: bool, tick
         Record(cost, details | ticket.details()).write(record)
 
 
+def store_heldout(section: dict, others: dict[str, dict], record: Path, *, on_bad_row: str, ticket: Ticket) -> None:
+    """Write ``test.jsonl`` beside the record: the rows that the benchmark of held-out loss asks for."""
+    from sstoken.data.disjoint import disjoint_rows
+    from sstoken.data.heldout import write_heldout
+
+    with job(record, 1, ticket) as finished:
+        if finished:
+            return
+        with measured(cost := Cost("heldout"), "cpu"):
+            rows, left_out = disjoint_rows(section, others, on_bad_row)
+            count = write_heldout(rows, file := record.parent / "test.jsonl")
+        details = {"rows": count, "left_out": left_out, "content": sha256_file(file), "files": [file.name]}
+        Record(cost, details | ticket.details()).write(record)
+
+
 def store_tokens(
     *,
     model: Path,

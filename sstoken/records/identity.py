@@ -58,10 +58,10 @@ SCORERS = "sstoken.selection.methods."
 PREPARE, FETCH = "sstoken.jobs.prepare", "sstoken.jobs.fetch"
 
 SINCE: dict[str, str] = {
-    "sstoken.jobs.evaluate": "6ae2995e8a0a8e67",
+    "sstoken.jobs.evaluate": "1f3782c0e0cbec81",
     "sstoken.jobs.fetch": "4db5f16b6ea4e141",
     "sstoken.jobs.losses": "3d54246290718ce1",
-    "sstoken.jobs.prepare": "6daad5d5382eafc8",
+    "sstoken.jobs.prepare": "dbfbf67dd58265d4",
     "sstoken.jobs.train": "bac04127459b5c43",
 }
 """Jobs' modules -> their code as it was when they began to count: results that do not name them were made by that.
@@ -96,6 +96,11 @@ STAGES = {
         (*SILENT, "sstoken.models.sources", "sstoken.models.hub", "sstoken.selection", "sstoken.training"),
         ("transformers", "tokenizers"),
         PREPARE,
+    ),
+    "heldout": Code(
+        ("sstoken.data.disjoint", "sstoken.data.heldout"),
+        (*SILENT, "sstoken.models", "sstoken.selection", "sstoken.training"),
+        job=PREPARE,
     ),
     "losses": Code(
         ("sstoken.training.reference_losses", "sstoken.models.load"),

@@ -20,22 +20,28 @@ FEWEST = 20
 """Times that a token must stand in the data before its share of drops is told."""
 
 
-def clustered_auc(wins_S: np.ndarray, pairs_S: np.ndarray) -> tuple[float, float, float]:
-    """``A = Σ wins / Σ pairs`` over samples, with a 95 % interval that takes each sample as a cluster.
+def clustered_auc(wins_KS: np.ndarray, pairs_KS: np.ndarray) -> tuple[float, float, float]:
+    """``A = Σ wins / Σ pairs`` over kinds and samples, with a 95 % interval that takes each sample as a cluster.
 
-    The variance is that of a ratio of means, ``S/(S-1) · Σ (wins_s - A·pairs_s)² / (Σ pairs)²`` (Cochran 1977, section 6.3),
-    its t has S-1 degrees of freedom, and the interval is cut to [0, 1].
+    The variance is that of ratios of means, ``S/(S-1) · Σ_s (Σ_k wins_ks - A_k·pairs_ks)² / (Σ pairs)²`` with
+    ``A_k = Σ_s wins_ks / Σ_s pairs_ks`` (Cochran 1977, sections 5A.9 and 6.3), its t has S-1 degrees of freedom, and the
+    interval is cut to [0, 1].  The mix of kinds is taken as it is: other samples, of the same mix.
     NaN where no sample has a pair; no interval where one sample alone has.
+
+    Args:
+        wins_KS, pairs_KS: a row a kind of noise, or [S] for one.
     """
-    used = pairs_S > 0
-    wins, pairs = wins_S[used], pairs_S[used]
-    count, total = len(pairs), pairs.sum()
+    wins_KS, pairs_KS = np.atleast_2d(wins_KS), np.atleast_2d(pairs_KS)
+    used = pairs_KS.sum(axis=0) > 0
+    wins, pairs = wins_KS[:, used], pairs_KS[:, used]
+    count, total = pairs.shape[1], pairs.sum()
     if not count:
         return np.nan, np.nan, np.nan
     auc = wins.sum() / total
     if count == 1:
         return auc, np.nan, np.nan
-    deviation = np.sqrt(count / (count - 1) * ((wins - auc * pairs) ** 2).sum()) / total
+    auc_K1 = wins.sum(axis=1, keepdims=True) / np.maximum(pairs.sum(axis=1, keepdims=True), 1)
+    deviation = np.sqrt(count / (count - 1) * ((wins - auc_K1 * pairs).sum(axis=0) ** 2).sum()) / total
     half = stats.t.ppf((1 + LEVEL) / 2, count - 1) * deviation
     return auc, max(auc - half, 0.0), min(auc + half, 1.0)
 
@@ -66,15 +72,25 @@ def audit_rows(record: Mapping[str, np.ndarray], step_S: np.ndarray, data: Token
     varying_R = np.ones_like(clean_R)
     if getattr(data, "always_clean", None) is not None:
         varying_R = ~data.always_clean[data.response_mask].numpy()
-    against = {"all": ~clean_R, "varying": ~clean_R} | {k: truth_R == c + 1 for c, k in enumerate(data.kinds)}
+    noise_KR = np.array([truth_R == code + 1 for code in range(len(data.kinds))])
+
+    def counted(clean_R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(wins [K, S], pairs [K, S]) of each kind's tokens against these clean ones."""
+        found = []
+        for noise_R in noise_KR:
+            at_R = (noise_R | clean_R) & (phase_R > 0)
+            found.append(wins_within_samples(score_R[at_R], sample_R[at_R], clean_R[at_R], len(data)))
+        return np.array([wins for wins, _ in found]), np.array([pairs for _, pairs in found])
+
+    open_wins_KS, open_pairs_KS = counted(clean_R & varying_R)
+    against = {"all": (~clean_R, *counted(clean_R)), "varying": (~clean_R, open_wins_KS, open_pairs_KS)}
+    against |= {k: (noise_KR[c], open_wins_KS[c : c + 1], open_pairs_KS[c : c + 1]) for c, k in enumerate(data.kinds)}
     rows = []
-    for kind, noise_R in against.items():
-        chosen_R = (noise_R | (clean_R & (varying_R if kind != "all" else True))) & (phase_R > 0)
-        wins_S, pairs_S = wins_within_samples(score_R[chosen_R], sample_R[chosen_R], clean_R[chosen_R], len(data))
+    for kind, (noise_R, wins_KS, pairs_KS) in against.items():
         for phase in phases:
             within_S = phase_S > 0 if phase == "all" else phase_S == phase
             within_R = within_S[sample_R]
-            auc, low, high = clustered_auc(wins_S[within_S], pairs_S[within_S])
+            auc, low, high = clustered_auc(wins_KS[:, within_S], pairs_KS[:, within_S])
             row = {"phase": phase, "kind": kind, "auc": auc, "low": low, "high": high}
             row["n_tokens"] = int((noise_R & within_R).sum())
             if kind == "all":

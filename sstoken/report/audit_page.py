@@ -100,12 +100,13 @@ def shaded(name: str, prompt: str, tokens: list[str], noise: list[str], verdicts
 
 
 def write_audit_page(
-    out: Path, *, title: str, about: str, tables: list[PageTable], samples: list[ShadedSample], refused: dict[str, str]
-) -> None:
-    """One HTML file, escaped throughout, that opens from disk."""
+    out: Path, *, title: str, about: str, tables: list[PageTable], samples: list[ShadedSample],
+    refused: dict[str, str], links: dict[str, str] | None = None,
+) -> None:  # fmt: skip
+    """One HTML file, escaped throughout, that opens from disk. links: name -> page beside it."""
     options = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     page = Environment(loader=FileSystemLoader(TEMPLATES), **options).get_template("audit.html.j2").render(
-        title=title, about=about, tables=tables, samples=samples, refused=refused,
+        title=title, about=about, tables=tables, samples=samples, refused=refused, links=links or {},
         truth=any(kind for sample in samples for kind in sample.noise),
     )  # fmt: skip
     with atomic_write(out) as temporary:

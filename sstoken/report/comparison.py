@@ -13,8 +13,9 @@ from sstoken.records.files import atomic_write
 from sstoken.report.numbers import EMPTY, interval, number, p_value, signed
 from sstoken.report.question_scores import AVERAGE, ModelRuns, pooled, read_runs
 from sstoken.report.statistics import MARGIN, Estimates, estimate, holm
-from sstoken.report.tables.estimates import ALL_MODELS, ALPHA, verdict, with_average
+from sstoken.report.tables.estimates import ALL_MODELS, ALPHA, verdict
 from sstoken.report.tables.formats import markdown, write_csv
+from sstoken.report.tables.heldout import apart
 
 COLUMNS = [
     "model", "method", "benchmark", "a", "b", "estimate", "low", "high", "p", "p_holm", "significant", "mde",
@@ -148,12 +149,13 @@ def compare(a_root: str | Path, b_root: str | Path, method: str | None = None) -
     for model in dict.fromkeys(common["model"]):
         mine = common[common["model"] == model]
         paired.append(_paired(roots, model, mine, benchmarks))
-    parts = [_rows(runs, benchmarks) for runs in paired]
+    averaged, _ = apart(benchmarks, _metrics(roots[1]))
+    parts = [_rows(runs, benchmarks, averaged) for runs in paired]
     frame = _adjusted(pd.concat(parts, ignore_index=True))
     if len(paired) > 1:
         whole = pooled(paired, ALL_MODELS)
         if whole.methods:
-            frame = pd.concat([frame, _adjusted(_rows(whole, benchmarks))], ignore_index=True)
+            frame = pd.concat([frame, _adjusted(_rows(whole, benchmarks, averaged))], ignore_index=True)
     return Comparison(*names, frame[COLUMNS], differing_settings(*roots))
 
 
@@ -162,6 +164,12 @@ def _keys(root: Path) -> pd.DataFrame:
     if not path.exists():
         raise ValueError(f"{path}: no such file; give the folder of an experiment whose scores are collected")
     return pd.read_parquet(path, columns=["model", "method", "seed", "benchmark"]).drop_duplicates()
+
+
+def _metrics(root: Path) -> dict[str, str]:
+    """benchmark -> its metric, as far as the experiment's scores say."""
+    path = root / "scores.csv"
+    return dict(pd.read_csv(path, usecols=["benchmark", "metric"]).values) if path.exists() else {}
 
 
 def _paired(roots: list[Path], model: str, common: pd.DataFrame, benchmarks: list[str]) -> ModelRuns:
@@ -192,9 +200,10 @@ def _only(runs: ModelRuns, methods: list[str]) -> ModelRuns:
     return replace(runs, methods=tuple(methods), scores=scores, seeded=runs.seeded[rows])
 
 
-def _rows(runs: ModelRuns, benchmarks: list[str]) -> pd.DataFrame:
+def _rows(runs: ModelRuns, benchmarks: list[str], averaged: list[str]) -> pd.DataFrame:
     count = len(runs.methods) // 2
-    unit, cells = np.eye(2 * count), with_average(len(benchmarks))
+    unit, share = np.eye(2 * count), np.isin(benchmarks, averaged) / len(averaged)
+    cells = np.vstack([np.eye(len(benchmarks)), share])
     found: Estimates = estimate(runs, np.vstack([unit[count:] - unit[:count], unit]), cells)
     gap, titles = found[:count], [*benchmarks, AVERAGE]
     low, high = gap.interval()

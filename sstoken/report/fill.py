@@ -1,7 +1,8 @@
 """Put the tables of finished runs into Markdown: what stands between ``<!-- table: … -->`` and ``<!-- end -->``.
 
-``averages E`` and ``differences E`` are one row a method and one column a model of experiment E; any other word is that table
-of the report, ``results/E/report/tables/<word>.md``; ``bench`` is ``results/bench/step.json``.
+``averages E`` and ``differences E`` are one row a method and one column a model of experiment E; ``auc E``, ``direction E``
+and ``prediction E`` are of its audit; ``spent E`` is what it took; ``bench`` is ``results/bench/step.json``; any other word is
+that table of the report, ``results/E/report/tables/<word>.md``.
 A figure that the text shows from a folder ``figures/E`` is copied there from experiment E's report.
 """
 
@@ -15,10 +16,21 @@ from pathlib import Path
 
 import pandas as pd
 
+from sstoken.report.audit_results import auc_table, direction_table, spent
 from sstoken.report.numbers import interval, number, signed
+from sstoken.report.prediction import prediction_table
 
 FIGURE = re.compile(r"\]\((?P<path>(?:[^\s)]+/)?figures/(?P<experiment>[^/\s)]+)/(?P<name>[^/\s)]+\.svg))\)")
 MARKED = re.compile(r"(<!-- table: (?P<what>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+DIRECTIONS = "audit/*/direction.csv"
+FROM_AUDIT = {
+    "spent": (["config.json"], spent),
+    "auc": (["audit/audit.csv"], auc_table),
+    "direction": ([DIRECTIONS], direction_table),
+    "prediction": ([DIRECTIONS, "report/tables/averages.csv"], prediction_table),
+}
+"""Word -> the files that it is made from, below ``results/E``, and what makes it."""
 
 
 def fill(path: Path, results: Path = Path("results")) -> tuple[list[str], list[str]]:
@@ -50,6 +62,9 @@ def _table(words: list[str], results: Path) -> str | None:
         path = results / "bench" / "step.json"
         return _bench(json.loads(path.read_text())) if path.exists() else None
     name, experiment = words
+    if name in FROM_AUDIT:
+        needed, make = FROM_AUDIT[name]
+        return make(results / experiment) if all(any((results / experiment).glob(path)) for path in needed) else None
     tables = results / experiment / "report" / "tables"
     if name in ("averages", "differences"):
         path = tables / f"{name}.csv"

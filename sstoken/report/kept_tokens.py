@@ -79,7 +79,7 @@ def kept_tokens(results: Results, model: str) -> KeptTokens | None:
         order = often[np.lexsort((-count[often], share[often]))]
         back = often[np.lexsort((-count[often], -share[often]))]
         dropped[method], kept[method] = (
-            [Extreme(_text(int(names[i]), tokenizer), int(count[i]), float(share[i])) for i in places[:shown]]
+            [Extreme(token_text(int(names[i]), tokenizer), int(count[i]), float(share[i])) for i in places[:shown]]
             for places in (order, back)
         )
     frame = pd.DataFrame(keeps)
@@ -117,7 +117,7 @@ def token_kind(token: int, tokenizer: Tokenizer) -> str:
     return "number" if any(character.isdigit() for character in text) else "punctuation"
 
 
-def _text(token: int, tokenizer: Tokenizer) -> str:
+def token_text(token: int, tokenizer: Tokenizer) -> str:
     """Visible: a space is shown as ␣, a line break as ⏎."""
     text = tokenizer.decode([token], skip_special_tokens=False)
     piece = tokenizer.id_to_token(token) or ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from scipy.stats import rankdata
@@ -77,10 +76,21 @@ def _truth(data, index: int):
     return data.truth[place][data.response_mask[place]]
 
 
-def token_texts(ids: list[int], tokenizer: Tokenizer) -> list[str]:
-    """What each token adds to the text before it: the bytes of one character may be spread over several tokens."""
-    seen = [tokenizer.decode(ids[:end], skip_special_tokens=False) for end in range(len(ids) + 1)]
-    return [after[len(before) :] for before, after in pairwise(seen)]
+def token_texts(ids: list[int], tokenizer) -> list[str]:
+    """What each token adds to the text before it; together they are the whole text.
+
+    The bytes of one character may be spread over several tokens: it is the last one's, the others are empty.
+
+    Args:
+        tokenizer: of ``tokenizers`` or ``transformers``.
+    """
+    texts, done = [], 0
+    for end in range(1, len(ids) + 1):
+        seen = tokenizer.decode(ids[:end], skip_special_tokens=False)
+        whole = seen if end == len(ids) else seen.rstrip("\N{REPLACEMENT CHARACTER}")
+        texts.append(whole[done:])
+        done = max(done, len(whole))
+    return texts
 
 
 def _sample(data, index: int, found: dict[str, Selection], tokenizer: Tokenizer) -> ShadedSample:

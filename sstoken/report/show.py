@@ -122,7 +122,12 @@ def _heading(sample: dict) -> str:
     if not sample["trained"]:
         return f"{sample['id']}: never trained on"
     kept, count = sample["kept_tokens"], sample["response_tokens"]
-    return f"{sample['id']}: kept {kept} of {count} response tokens ({share(kept / count)})"
+    text = f"{sample['id']}: kept {kept} of {count} response tokens ({share(kept / count)})"
+    noise = [token for token in sample["tokens"] if token.get("noise")]
+    if noise:
+        kinds = ", ".join(dict.fromkeys(token["noise"].replace("_", " ") for token in noise))
+        text += f"; dropped {sum(not token['kept'] for token in noise)} of {len(noise)} noise tokens ({kinds})"
+    return text
 
 
 def _as_text(samples: list[dict]) -> str:

@@ -124,11 +124,12 @@ class Compass(TrainerCallback):
 
     ``cos(g_m, g_h)`` with ``g_m`` the gradient, in the trained parameters, of the mean loss over the tokens that method m
     keeps of a batch, and ``g_h`` that of the mean loss over all response tokens of the held-out rows.  A forward pass a
-    batch, and a backward pass a batch and method, at ``steps`` steps spread evenly over training.
+    batch, and a backward pass a batch and method, at ``steps`` steps spread evenly over training, each with other batches.
 
     Args:
-        auditor, dataset: of the run. heldout: rows that the run does not train on; of these ``clean``, all where None.
-        batches, batch_size: how many batches of the training rows, of how many samples. seed: of their draw.
+        auditor, dataset: of the run. heldout: rows that the run does not train on; of these ``clean``, all where None. Twice
+            as many are read as of the training rows at a step: all share their gradient, so its noise is none of theirs.
+        batches, batch_size: how many batches of the training rows a step, of how many samples. seed: of their draw.
         chunk_size: of ``token_loss``.
     """
 
@@ -140,20 +141,22 @@ class Compass(TrainerCallback):
         collate, draw = PackedCollator(), torch.Generator().manual_seed(seed)
         order = torch.randperm(len(dataset), generator=draw).tolist()
         size = min(batch_size, max(1, len(dataset) // batches))
-        chosen = [order[start : start + size] for start in range(0, size * batches, size)]
-        self.batches = [collate([dataset[i] for i in part]) for part in chosen if part]
+        count = min(batches, len(dataset) // size)
+        places = [[(start + i) % len(order) for i in range(size)] for start in range(0, steps * count * size, size)]
+        chosen = [collate([dataset[order[place]] for place in part]) for part in places]
+        self.batches = [chosen[start : start + count] for start in range(0, len(chosen), count)]
         rows, clean = SelectionDataset(heldout), list(range(len(heldout))) if clean is None else clean
-        order = [clean[i] for i in torch.randperm(len(clean), generator=draw).tolist()[: size * batches]]
+        order = [clean[i] for i in torch.randperm(len(clean), generator=draw).tolist()[: 2 * size * batches]]
         self.heldout = [collate([rows[i] for i in order[s : s + size]]) for s in range(0, len(order), size)]
         self.found: list[Direction] = []
 
     def on_step_begin(self, args, state, control, model=None, **_):
-        at = {round(state.max_steps * (k + 1) / (self.steps + 1)) for k in range(self.steps)}
+        at = dict.fromkeys(round(state.max_steps * (k + 1) / (self.steps + 1)) for k in range(self.steps))
         if state.global_step in at:
-            self.measure(model, state.global_step)
+            self.measure(model, state.global_step, list(at).index(state.global_step))
 
-    def measure(self, model: torch.nn.Module, step: int) -> None:
-        """Add a row a batch and method to ``found``."""
+    def measure(self, model: torch.nn.Module, step: int, turn: int = 0) -> None:
+        """Add a row a batch and method to ``found``. turn: which of the steps this is."""
         training = model.training
         model.eval()  # no dropout: the gradients of two methods differ by their tokens alone
         parameters = [p for p in model.parameters() if p.requires_grad]
@@ -161,7 +164,7 @@ class Compass(TrainerCallback):
         for batch in self.heldout:
             loss_R, _ = look(model, batch, self.auditor, self.chunk_size)
             clean = clean + _gradient(loss_R.sum(), parameters, keep=False)
-        for number, batch in enumerate(self.batches):
+        for number, batch in enumerate(self.batches[turn]):
             loss_R, signals = look(model, batch, self.auditor, self.chunk_size)
             verdicts = {name: keep_BR for name, (_, keep_BR) in self.auditor.verdicts(signals).items()}
             verdicts = {"full": signals.mask_BR} | verdicts

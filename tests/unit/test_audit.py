@@ -69,6 +69,29 @@ def test_scores_are_those_that_the_methods_own_run_records_at_the_same_weights(t
         assert torch.equal(auditor.record[name][key].float(), own.record[key].float()), key
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_at_weights_that_stay_every_step_of_every_method_is_its_own_runs(tmp_path, dropout):
+    """With a learning rate of 0 all steps have the same weights, dropout's draws and the compass's looks included."""
+    data, args = ragged_tokens(16, turns=2), {"learning_rate": 0.0, "max_steps": 4}
+
+    def model():
+        torch.manual_seed(3)
+        return tiny_adapter(tiny_model(), dropout=dropout)
+
+    auditor, trainer, dataset = audited(data, tmp_path, args=args, model=model(), micro=2)
+    compass = Compass(trainer.method.scorer, dataset, ragged_tokens(8, seed=5), steps=2, batches=2, batch_size=2)
+    trainer.add_callback(compass)
+    torch.manual_seed(4)
+    trainer.train()
+    assert len({d.step for d in compass.found}) == 2 and (trainer.record["step"] >= 0).all()
+    for name in NAMES:
+        own = trainer_for(name, data, tmp_path / name, args=args, model=model(), micro=2)
+        torch.manual_seed(4)
+        own.train()
+        for key in ("score", "keep"):
+            assert torch.equal(auditor.record[name][key].float(), own.record[key].float()), (name, key)
+
+
 def test_static_methods_score_the_same_all_along(tmp_path):
     data = ragged_tokens(24)
     auditor, trainer, _ = audited(data, tmp_path)
@@ -96,9 +119,10 @@ def test_the_compass_is_the_cosine_of_two_gradients_taken_by_hand(tmp_path):
     data, heldout = ragged_tokens(6), ragged_tokens(4, seed=9)
     model = tiny_adapter(tiny_model())
     auditor, _, dataset = audited(data, tmp_path, ["random", "oracle"], model=model)
-    compass = Compass(auditor, dataset, heldout, batches=2, batch_size=3)
+    compass = Compass(auditor, dataset, heldout, steps=2, batches=2, batch_size=2)
     with packed_attention(model):
-        compass.measure(model, 1)
+        compass.measure(model, 1, turn=0)
+        compass.measure(model, 2, turn=1)
     parameters = [p for p in model.parameters() if p.requires_grad]
 
     def gradient(samples, of, keep_R=None):
@@ -120,13 +144,12 @@ def test_the_compass_is_the_cosine_of_two_gradients_taken_by_hand(tmp_path):
     draw = torch.Generator().manual_seed(0)
     order = torch.randperm(6, generator=draw).tolist()
     truth = dataset.signals["truth"] == 0
-    for number in (0, 1):
+    rows = {(1, 0): order[:2], (1, 1): order[2:4], (2, 0): order[4:], (2, 1): order[:2]}  # other rows at each step
+    for (step, number), samples in rows.items():
         for name, keep_R in (("full", None), ("oracle", truth)):
-            expected = torch.nn.functional.cosine_similarity(
-                gradient(order[3 * number : 3 * number + 3], data, keep_R), clean, dim=0
-            )
-            found = next(d.cosine for d in compass.found if (d.method, d.batch) == (name, number))
-            assert found == pytest.approx(float(expected), abs=1e-4)
+            expected = torch.nn.functional.cosine_similarity(gradient(samples, data, keep_R), clean, dim=0)
+            found = [d.cosine for d in compass.found if (d.method, d.step, d.batch) == (name, step, number)]
+            assert found == [pytest.approx(float(expected), abs=1e-4)]
 
 
 def test_the_interval_of_an_auc_holds_with_samples_as_clusters():
@@ -140,6 +163,30 @@ def test_the_interval_of_an_auc_holds_with_samples_as_clusters():
         _, low, high = clustered_auc(wins, pairs)
         hits += low <= 0.5 <= high
     assert 0.915 <= hits / draws <= 0.98
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_the_interval_holds_for_a_mix_of_kinds_that_differ(spread):
+    """Coverage where each kind has an AUC of its own, samples lean, and long samples have more pairs; some carry two kinds."""
+    rng, hits, widths, plain, draws = np.random.default_rng(0), 0, [], [], 400
+    level_K1 = np.array([[-1.5], [0.5], [2.0]])
+    own_KS = rng.random((3, 90)) < 0.45  # the mix is fixed
+    pairs_KS = rng.integers(1, 60, (3, 90)) ** 2 * own_KS
+    truth = 0.0
+    for _ in range(2000):
+        chance = 1 / (1 + np.exp(-(level_K1 + spread * rng.normal(0, 1, 90))))
+        truth += (chance * pairs_KS).sum() / pairs_KS.sum() / 2000
+    for _ in range(draws):
+        chance = 1 / (1 + np.exp(-(level_K1 + spread * rng.normal(0, 1, 90))))
+        wins_KS = rng.binomial(pairs_KS, chance).astype(float)
+        auc, low, high = clustered_auc(wins_KS, pairs_KS.astype(float))
+        assert auc == pytest.approx(wins_KS.sum() / pairs_KS.sum())
+        hits += low <= truth <= high
+        widths.append(high - low)
+        one = clustered_auc(wins_KS.sum(axis=0), pairs_KS.sum(axis=0).astype(float))
+        plain.append(one[2] - one[1])
+    assert hits / draws >= 0.92
+    assert np.mean(widths) < 0.8 * np.mean(plain)
 
 
 def test_rows_of_perfect_inverted_and_blind_scores():

@@ -35,7 +35,23 @@ def local(source, **row):
     return {"models": ["m"], "own_models": [{"name": "m", "family": "Llama", "size": "1B", "source": source, **row}]}
 
 
-@pytest.mark.parametrize("settings", [{}, WORLD, WORLD | {"methods": ["oracle"]}, {"benchmarks_data": None}])
+def held_out(train, heldout):
+    rows = {"sources": ["rows.jsonl"]}
+    return {"benchmarks": ["arc_easy", "heldout"], "data": {"train": rows | train, "heldout": rows | heldout}}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        WORLD,
+        WORLD | {"methods": ["oracle"]},
+        {"benchmarks_data": None},
+        held_out({"limit": 3}, {"skip": 3}),
+        held_out({"limit": 3}, {"shuffle_seed": 1}),  # which rows these are is known once they are read
+        held_out({"limit": 3}, {"skip": 3}) | {"benchmarks": ["heldout"], "benchmarks_data": None},
+    ],
+)
 def test_a_grid_that_has_all_it_needs_passes(here, settings):
     faults(**settings)
 
@@ -67,6 +83,18 @@ def test_every_shipped_configuration_passes(root, name, monkeypatch):
         ({"parallel": {"tiny": {"gpus": 3}}}, "parallel.tiny: 3 GPUs cannot share"),
         ({"evaluation": {"limit": 3, "limit_fraction": 0.5}}, "limit and limit_fraction are both set"),
         ({"evaluation": {"backend": "vllm"}}, "the package vllm is not installed"),
+        (
+            {"benchmarks": ["heldout"], "benchmarks_data": None},
+            "benchmark heldout: say which rows are held out: data.heldout",
+        ),
+        (held_out({}, {}), "data.train takes every row of the same sources; give it a limit, and this a skip"),
+        (
+            held_out({"limit": 3}, {"skip": 2}),
+            r"its rows are those of data.train too \(from 2\); set skip to 3 or more",
+        ),
+        (held_out({"skip": 5}, {"limit": 6}), r"those of data.train too|data.train takes every row"),
+        (held_out({"limit": 3}, {"skip": 3, "noise": {"typos": 0.1}}), "data.heldout: noise is planted"),
+        (held_out({"limit": 3}, {"sources": ["row.jsonl"]}), "data.heldout: row.jsonl: no such file"),
     ],
 )
 def test_what_would_stop_it_is_named_before_the_first_job(here, settings, message):

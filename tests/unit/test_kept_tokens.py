@@ -13,6 +13,8 @@ from sstoken.data import TokenData
 from sstoken.report import show_run
 from sstoken.report.kept_tokens import kept_tokens, token_kind
 from sstoken.report.results import Results
+from sstoken.report.samples import token_texts
+from tests.byte_models import byte_tokenizer
 from tests.report_case import facts
 
 PIECES = ["<|user|>", "Ġwhat", "Ġis", "Ġthe", "Ġboat", "ly", "Ġ12", ".", "Ċ", "Ġ<b>", "</s>"]
@@ -116,6 +118,9 @@ def test_text_marks_what_was_dropped_and_loses_nothing(case):
     first, second = show_run(*arguments(root), ids=["row-3", "row-1"]).split("\n\nrow-1: ")
     start, stop = data.response_offset[3:5].tolist()
     assert first.startswith(f"row-3: kept {int(keeps['sstoken'][start:stop].sum())} of {stop - start} response tokens")
+    truth = data.truth[data.response_mask][start:stop] > 0
+    dropped = int((truth & ~keeps["sstoken"][start:stop].bool()).sum())
+    assert f"; dropped {dropped} of {int(truth.sum())} noise tokens (" in first.splitlines()[0]
     response = first.partition("<|user|> what\n")[2]
     whole = tokenizer_of().decode(data.sample(3)["input_ids"][2:].tolist(), skip_special_tokens=False)
     assert re.sub(r"\[-|-\]", "", response).rstrip("\n") == whole.rstrip("\n")
@@ -181,3 +186,12 @@ def test_six_lines_of_python_read_the_file(case, root, monkeypatch):
     exec(code.replace("world-llama-small", "small-llama"), found)
     assert len(found["dropped"]) > 5 and set(found["dropped"].tolist()) == {LY}
     assert found["share"] == pytest.approx(1 - len(found["dropped"]) / found["trained"].sum())
+
+
+@pytest.mark.parametrize("text", ["a 日本 b", "né", "😀😀 x", "plain", "日", "\N{REPLACEMENT CHARACTER} real"])
+def test_a_character_of_several_tokens_is_shown_once_and_whole(text):
+    tokenizer = byte_tokenizer().backend_tokenizer
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    texts = token_texts(ids, tokenizer)
+    assert len(texts) == len(ids) and "".join(texts) == tokenizer.decode(ids, skip_special_tokens=False)
+    assert all("\N{REPLACEMENT CHARACTER}" not in piece for piece in texts) or "\N{REPLACEMENT CHARACTER}" in text

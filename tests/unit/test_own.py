@@ -6,6 +6,8 @@ import torch
 from sstoken import load_method
 from sstoken.experiment.config import check_config
 from sstoken.experiment.grid import Grid
+from sstoken.experiment.own import words_of_scorers
+from sstoken.experiment.settings import merged, settings_of
 from sstoken.models.table import load_models
 from sstoken.records.documents import ConfigError
 from sstoken.selection import Signals
@@ -126,3 +128,25 @@ def test_models_inside_the_configuration_add(here):
         grid(own_models=[{"name": "a", "family": "Llama", "size": "1B", "sourc": "x"}])
     (here / "models.tsv").write_text("name\tfamily\tsize\tsource\nmore\tLlama\t1B\tlocal:x\n")
     assert {"more", "tiny-llama"} <= set(load_models("models.tsv"))
+
+
+def test_a_scorers_file_alone_is_a_method(here):
+    """``sstoken audit --method ideas/mine.py``."""
+    (here / "ideas" / "An_idea.py").write_text(SCORER)
+    files = [here / "ideas" / "mine.py", here / "ideas" / "An_idea.py"]
+    words = words_of_scorers(["full", "random"], files)
+    found = Grid(check_config(merged(MINIMAL, settings_of(words)), ["x.yaml"]))
+    assert list(found.methods) == ["full", "random", "mine", "an-idea"]
+    assert found.methods["mine"].keep_ratio == 0.6 and found.methods["mine"].needs == {"loss"}
+    assert words_of_scorers(["full"], []) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "message"), [(["nowhere.py"], "no such file"), (["a.py", "x/a.py"], "another file gives the method a")]
+)
+def test_a_scorers_file_that_cannot_be_one_is_named(here, names, message):
+    (here / "x").mkdir()
+    for name in ("a.py", "x/a.py"):
+        (here / name).write_text(SCORER)
+    with pytest.raises(ConfigError, match=message):
+        words_of_scorers(["full"], [here / name for name in names])

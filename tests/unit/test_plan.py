@@ -166,3 +166,16 @@ def test_a_plan_without_adapter_without_gpu_or_for_an_unknown_benchmark_is_a_pla
     assert "Not counted: mine" in text and "as the number of questions is not" in text
     only = paper(models=["Llama-3.2-3B"], methods=["base"], benchmarks=["mine"])
     assert "| total |" in render(only, [])  # no token anywhere
+
+
+def test_held_out_rows_are_counted_and_in_no_detectable_average(paper):
+    settings = {"models": ["Llama-3.2-3B"], "methods": ["full"]}
+    ten = [name for name in paper().config["benchmarks"] if name != "heldout"]
+    with_it, without = paper(**settings), paper(**settings, benchmarks=ten)
+    assert with_it.questions("heldout") == 500 and with_it.detectable() == without.detectable()
+    tokens = with_it.evaluation("Llama-3.2-3B").forward - without.evaluation("Llama-3.2-3B").forward
+    assert tokens == 500 * round(300 * (2 - 0.65))  # each response with its prompt, and the prompt alone
+    text = render(with_it, [])
+    assert "Not counted" not in text and "in 10 benchmarks" in text
+    only = paper(**settings, benchmarks=["heldout"])
+    assert only.detectable() is None and "Detectable at 80 %: not known" in render(only, [])

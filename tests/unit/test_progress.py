@@ -66,7 +66,8 @@ def test_a_record_of_another_ticket_is_still_to_be_made(tmp_path):
 
 def test_a_models_table_is_told_once_and_as_soon_as_it_is_there(tmp_path):
     def score(name, *values):
-        rows = [{"score": value} for value in values]
+        rows = [{"benchmark": name, "score": value} for name, value in zip("ab", values, strict=True)]
+        rows.append({"benchmark": "heldout", "score": 0.99})  # in no average
         (tmp_path / name).write_text(json.dumps({"cost": {"seconds": 1}, "scores": rows}))
 
     records = {
@@ -84,3 +85,11 @@ def test_a_models_table_is_told_once_and_as_soon_as_it_is_there(tmp_path):
     assert progress.first_table().splitlines()[1:] == ["  base  40.00", "  full  62.50"]
     assert progress.first_table() == ""
     assert list(Progress(records, None, tables).tables) == ["two"]
+
+
+def test_where_held_out_loss_is_all_there_is_it_is_told(tmp_path):
+    row = {"benchmark": "heldout", "score": 0.25}
+    progress = Progress({tmp_path / "a": ("evaluated", "one")}, None, {"one": {"base": [tmp_path / "a"]}})
+    (tmp_path / "a").write_text(json.dumps({"cost": {"seconds": 1}, "scores": [row]}))
+    progress.line()
+    assert "25.00" in progress.first_table()

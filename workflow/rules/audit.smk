@@ -45,8 +45,9 @@ rule audit:
         records=ancient([f"{ROOT}/audit/{model}/audit.json" for model in GRID.models]),
         text=ancient([f"{ROOT}/audit/{model}/audit.txt" for model in GRID.models]),
     output:
-        f"{ROOT}/audit/audit.csv",
-        f"{ROOT}/audit/index.html",
+        touch(f"{ROOT}/jobs/audit/page.{AUDIT_NAME}.done"),
+        table=f"{ROOT}/audit/audit.csv",
+        page=f"{ROOT}/audit/index.html",
     log:
         f"{ROOT}/logs/audit/audit.log",
     benchmark:

@@ -82,6 +82,32 @@ rule world:
         "../scripts/world.py"
 
 
+rule heldout:
+    input:
+        order("heldout", "waits"),
+    output:
+        touch(f"{ROOT}/jobs/heldout/{{job}}.done"),
+    log:
+        f"{ROOT}/logs/heldout/{{job}}.log",
+    benchmark:
+        f"{ROOT}/logs/heldout/{{job}}.benchmark.tsv"
+    priority: EARLY
+    conda:
+        "../envs/sstoken.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        results=order("heldout", "results"),
+        sections={name: GRID.dataset(name) for name in CONFIG["data"] or {}},
+        on_bad_row=CONFIG["text"]["on_bad_row"],
+    message:
+        "hold rows out"
+    script:
+        "../scripts/heldout.py"
+
+
 rule tokens:
     input:
         order("tokens", "waits"),

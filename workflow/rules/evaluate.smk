@@ -24,6 +24,7 @@ rule evaluate:
         benchmarks=CONFIG["benchmarks"],
         benchmarks_file=CONFIG["benchmarks_file"],
         benchmarks_data=GRID.benchmarks_data,
+        heldout=lambda w: str(GRID.heldout_rows) if GRID.heldout_rows else None,
         evaluation=GRID.evaluation,
         device=CONFIG["device"],
     message:

@@ -100,7 +100,9 @@ def sealed():
 
 
 def show():
-    """The tables, and where the page lies."""
+    """The tables, and where the page lies; an audit's are shown by its command."""
+    if "audit" in {job.rule.name for job in workflow.dag.jobs}:
+        return
     for name in ("main", "selection"):
         if (table := Path(ROOT, f"report/tables/{name}.md")).exists():
             print(f"{table}\n\n{table.read_text()}")

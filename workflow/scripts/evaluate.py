@@ -17,6 +17,7 @@ with logged(snakemake.log[0]), own_gpus(snakemake.resources.get("gpu", 0)):
         benchmarks=load_benchmarks(params.benchmarks_file, params.benchmarks),
         settings=params.evaluation,
         data_root=params.benchmarks_data,
+        heldout=Path(params.heldout) if params.heldout else None,
         device=params.device,
         threads=snakemake.threads,
     )

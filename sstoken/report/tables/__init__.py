@@ -9,7 +9,7 @@ import pandas as pd
 from sstoken.records.documents import pick, read_table
 from sstoken.report.published import deviations_table, published_table
 from sstoken.report.question_scores import AVERAGE, MISSING_COLUMNS, pooled, read_runs
-from sstoken.report.tables import captions
+from sstoken.report.tables import captions, heldout
 from sstoken.report.tables.ablations import CLAIM, ablation_tables, main_claims
 from sstoken.report.tables.costs import cost_table
 from sstoken.report.tables.estimates import (
@@ -32,6 +32,7 @@ from sstoken.report.tables.estimates import (
     pooled_differences,
 )
 from sstoken.report.tables.formats import write_csv, write_text
+from sstoken.report.tables.heldout import apart, heldout_table
 
 PUBLISHED_BENCHMARKS = "sstoken/evaluation/benchmarks.tsv"
 
@@ -62,8 +63,10 @@ def write_tables(
     if selection is None:
         for kind in ("csv", "md", "tex"):  # of rows that carried labels once
             (folder / f"selection.{kind}").unlink(missing_ok=True)
-    known = {row["name"]: row["column"] for row in read_table(benchmarks_file, "benchmarks")}
+    table = read_table(benchmarks_file, "benchmarks")
+    known = {row["name"]: row["column"] for row in table}
     published = {row["name"]: row["column"] for row in read_table(PUBLISHED_BENCHMARKS, "benchmarks")}
+    benchmarks, held = apart(benchmarks, {row["name"]: row["metric"] for row in table})
     columns = pick("benchmark", benchmarks, known, benchmarks_file)
     titles = [*columns.values(), AVERAGE]
     found, missing, complete_runs = [], [], []
@@ -109,6 +112,8 @@ def write_tables(
         "deviations": deviations_table(),
         "missing": concat([*missing, holes], MISSING_COLUMNS).drop_duplicates(),
     }
+    if held:
+        tidy["heldout"] = heldout_table(samples, models, seeds, held)
     for name, frame in tidy.items():
         write_csv(frame, folder / f"{name}.csv")
     texts = {
@@ -121,6 +126,8 @@ def write_tables(
         "published": captions.published(tidy["published"]),
         "deviations": captions.deviations(tidy["deviations"]),
     }
+    if held:
+        texts["heldout"] = heldout.shown(tidy["heldout"])
     texts |= {f"ablation-{a['name']}": captions.ablation(ablated[ablated["ablation"] == a["name"]]) for a in ablations}
     if truth is not None:
         texts["selection"] = captions.selection(truth)
