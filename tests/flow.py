@@ -18,7 +18,8 @@ class Workflow:
     def __init__(self, folder: Path):
         self.folder = folder
         for name in ("Snakefile", "workflow", "config", "sstoken"):
-            (folder / name).symlink_to(ROOT / name)
+            if not (folder / name).exists():
+                (folder / name).symlink_to(ROOT / name)
 
     def command(self, config: Path | str, *options: str) -> list[str]:
         base = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]

@@ -15,6 +15,7 @@ from pathlib import Path
 from sstoken.experiment.audited import audit_results
 from sstoken.experiment.grid import Grid
 from sstoken.experiment.tickets import Result, Tickets
+from sstoken.records.damage import held, tell
 from sstoken.records.files import atomic_write
 from sstoken.records.identity import code_of, name_of
 
@@ -128,7 +129,11 @@ class Jobs:
         """Remove what says that a job is done which is to be done again, and that the report is which waits for it."""
         for key in self.jobs:
             Path(self.done(*key)).unlink(missing_ok=True)
-        for path in (self.folder / "report").glob(f"*.{report}.done") if self.all_done() else ():
+        stamps = sorted((self.folder / "report").glob(f"*.{report}.done"))
+        found = next(filter(None, map(held, stamps)), None)
+        if found:
+            tell(f"{found}; the report is made again")
+        for path in stamps if found or self.all_done() else ():
             path.unlink(missing_ok=True)
 
     def replace(self, kind: str, name: str) -> None:

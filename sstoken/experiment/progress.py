@@ -6,8 +6,10 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
+from sstoken.records.damage import Damaged
 from sstoken.records.provenance import read_record
 
 
@@ -40,9 +42,10 @@ class Progress:
     def _read(self) -> None:
         for path in self.records:
             if path not in self.seconds and path.exists():
-                record = read_record(path)
-                if self.tickets.get(path) in (None, record.get("ticket")):
-                    self.seconds[path] = record["cost"]["seconds"]
+                with suppress(Damaged):  # made again by its job
+                    record = read_record(path)
+                    if self.tickets.get(path) in (None, record.get("ticket")):
+                        self.seconds[path] = record["cost"]["seconds"]
 
     def line(self) -> str:
         """E.g. ``trained 57 of 190, evaluated 40 of 194; about 6 minutes left``."""

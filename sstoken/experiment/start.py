@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 import sys
 
-from sstoken.experiment.check import check
+from sstoken.experiment.check import PASSED, check
 from sstoken.experiment.config import read_config
 from sstoken.experiment.grid import Grid
 from sstoken.records.documents import PACKAGE, ConfigError
@@ -23,7 +23,8 @@ def start(path: str, words: list[str], options: list[str]) -> None:
     Raises:
         ConfigError, MethodError: what would stop the experiment, a line each.
     """
-    check(Grid(read_config([path], words)))
+    check(grid := Grid(read_config([path], words)))
+    PASSED.append(grid.config)
     if not SNAKEFILE.exists():
         raise ConfigError("the workflow lies in the repository, not in the installed package; run this in a checkout")
     from snakemake.cli import main as snakemake

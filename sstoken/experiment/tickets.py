@@ -23,7 +23,6 @@ from sstoken.records.identity import (
     versions_of,
     whole,
 )
-from sstoken.records.provenance import read_record
 from sstoken.selection.methods import Method, full
 
 # keys of ``training`` that say how a run is carried out, not what comes out
@@ -47,12 +46,12 @@ class Result:
 
     def changed(self) -> list[str] | None:
         """What is not as the ticket asks for; [] where the result is current, None where there is none."""
-        if not self.record.exists() or not whole(self.record, record := read_record(self.record)):
+        if (record := whole(self.record)) is None:
             return None
         return changes(record, self.ticket) or [
             f"{what} (made again, with another content)"
             for what, (_, path, key) in self.ticket.needs.items()
-            if Path(path).exists() and read_record(path).get(key) not in (None, record["contents"].get(what))
+            if (needed := whole(Path(path))) and needed.get(key) not in (None, record["contents"].get(what))
         ]
 
 

@@ -15,9 +15,9 @@ from sstoken.evaluation import Benchmark, EvaluationSettings, evaluate
 from sstoken.jobs import device_of, each, job, run_folder
 from sstoken.models.flops import Shape
 from sstoken.models.load import Weights, load_tokenizer
-from sstoken.records.files import whole_folder
+from sstoken.records.files import sha256_file, whole_folder
 from sstoken.records.identity import Ticket, name_of, whole
-from sstoken.records.provenance import Cost, Record, measured, read_record
+from sstoken.records.provenance import Cost, Record, measured
 
 
 def evaluate_all(records: list[Path], trained: list[bool], tickets: list[Ticket], **options) -> None:
@@ -65,7 +65,7 @@ def evaluate_run(
         provenance = found.provenance | {"benchmarks": known.details | found.provenance["benchmarks"]}
         details = {
             "scores": scores, "evaluation": provenance, "weights_sha256": weights.sha256, "parts": known.identities,
-            "files": ["samples.parquet"],
+            "files": {"samples.parquet": sha256_file(out / "samples.parquet")},
         }  # fmt: skip
         Record(cost, details | ticket.details()).write(record)
         shutil.rmtree(checkpoint, ignore_errors=True)
@@ -83,7 +83,7 @@ class Known:
         self.scores: dict[str, dict] = {}
         self.details: dict[str, dict] = {}
         self.samples = pd.DataFrame()
-        if record.exists() and whole(record, found := read_record(record)):
+        if found := whole(record):
             current = {n for n, identity in self.identities.items() if found.get("parts", {}).get(n) == identity}
             self.scores = {row["benchmark"]: row for row in found["scores"] if row["benchmark"] in current}
             self.details = {n: d for n, d in found["evaluation"]["benchmarks"].items() if n in current}

@@ -37,7 +37,10 @@ def store_base(name: str, share: float, record: Path, *, ticket: Ticket, threads
         with measured(cost, "cpu"):
             losses = pretrain_base(name, record.parent, share=share)
         details = {"share": share, "steps": len(losses), "last_loss": sum(losses[-50:]) / len(losses[-50:])}
-        details |= {"content": weights_sha256(record.parent), "files": ["config.json", "model.safetensors"]}
+        details |= {
+            "content": weights_sha256(record.parent),
+            "files": {name: sha256_file(record.parent / name) for name in ("config.json", "model.safetensors")},
+        }
         Record(cost, details | ticket.details()).write(record)
 
 

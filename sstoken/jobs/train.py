@@ -20,7 +20,7 @@ from sstoken.jobs import device_of, each, job, run_folder
 from sstoken.models.flops import Shape
 from sstoken.models.load import DTYPES, Weights
 from sstoken.models.sources import weights_sha256
-from sstoken.records.files import whole_folder
+from sstoken.records.files import sha256_file, whole_folder
 from sstoken.records.identity import Ticket
 from sstoken.records.provenance import Cost, Record, measured
 from sstoken.selection.methods import Method, build_method
@@ -193,7 +193,7 @@ def write_record(order: Order, cost: Cost, trainer: SelectionTrainer, files: lis
         "parallel": asdict(order.parallel), "weights_sha256": weights, "base_sha256": weights_sha256(order.base),
         "tokens_sha256": data.sha256, "samples": len(data), "steps": trainer.state.global_step,
         "counted": trainer.counted, "losses_sha256": losses,
-        "content": weights, "files": files,
+        "content": weights, "files": {name: sha256_file(order.out / name) for name in files},
     }  # fmt: skip
     Record(cost, details | order.ticket.details()).write(order.out / "run.json")
 

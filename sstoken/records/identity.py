@@ -19,6 +19,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from sstoken.records.damage import Damaged, checked, fault, tell
 from sstoken.records.files import sha256_file
 from sstoken.records.provenance import Record, read_record
 
@@ -272,6 +273,7 @@ class Ticket:
 
         Raises:
             ChangedMeanwhile: names the file.
+            Damaged: something that this is made of is not what was written.
         """
         for key, known in self.made_from.items():
             kind, _, path = key.partition(" ")
@@ -285,6 +287,9 @@ class Ticket:
                 continue
             if now != known:
                 raise ChangedMeanwhile(f"{path} was changed after this workflow had started; start it again")
+        for record in self.records():
+            if Path(record).exists():
+                checked(Path(record))
 
     def details(self) -> dict:
         """What a record says of its ticket."""
@@ -295,10 +300,8 @@ class Ticket:
 
     def finished(self, record: Path) -> bool:
         """Whether the record is of this identity, its files with it; if so it gets this ticket."""
-        if not record.exists():
-            return False
-        found = read_record(record)
-        if found.get("identity") != self.identity or not whole(record, found):
+        found = whole(record, large=True)
+        if found is None or found.get("identity") != self.identity:
             return False
         details = self.details()
         if {key: found.get(key) for key in details} != json.loads(json.dumps(details)):
@@ -306,9 +309,23 @@ class Ticket:
         return True
 
 
-def whole(path: Path, record: dict) -> bool:
-    """Whether every file that a record speaks of is there, by its name below the record's folder."""
-    return all((path.parent / name).exists() for name in record.get("files", ()))
+def whole(path: Path, *, large: bool = False) -> dict | None:
+    """The record of a result that is there and is what was written; of one that is damaged, None and a line that says so.
+
+    Args:
+        large: read files too that are so large that only their reader looks at them.
+    """
+    if not path.exists():
+        return None
+    try:
+        record = read_record(path)
+        found = fault(path, record, large=large)
+    except Damaged as error:
+        found = str(error)
+    if found:
+        tell(f"{found}; made again")
+        return None
+    return record
 
 
 def changes(record: dict, ticket: Ticket) -> list[str]:

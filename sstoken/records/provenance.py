@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import resource
 import subprocess
@@ -15,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from sstoken.records.damage import sealed, unsealed
 from sstoken.records.files import atomic_write
 
 PACKAGES = [
@@ -78,11 +78,16 @@ class Record:
     def rewrite(path: Path, document: dict) -> None:
         """Put a whole record in the place of one that is there, or of none."""
         with atomic_write(path) as temporary:
-            Path(temporary).write_text(json.dumps(document, indent=1, sort_keys=True, default=str) + "\n")
+            Path(temporary).write_text(sealed(document))
 
 
 def read_record(path: str | Path) -> dict:
-    return json.loads(Path(path).read_text())
+    """A record.
+
+    Raises:
+        Damaged: it is not what was written.
+    """
+    return unsealed(path)
 
 
 def software() -> dict:

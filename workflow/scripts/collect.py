@@ -3,6 +3,7 @@ from pathlib import Path
 from sstoken.experiment.grid import Grid
 from sstoken.experiment.status import refuse_stale, status, write_status
 from sstoken.jobs import logged
+from sstoken.records.damage import hold
 from sstoken.report.collect import collect
 
 with logged(snakemake.log[0]):
@@ -11,3 +12,4 @@ with logged(snakemake.log[0]):
     write_status(states, Path(outputs.status))
     refuse_stale(states)
     collect(params.evaluations, params.records, scores=outputs.scores, samples=outputs.samples, costs=outputs.costs)
+    hold(snakemake.output[0], snakemake.output)
