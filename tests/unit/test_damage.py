@@ -125,6 +125,7 @@ def test_tables_that_were_changed_are_seen_from_their_stamp(tmp_path):
 
 FULL = """
 import sys
+from sstoken.jobs import logged
 with logged(sys.argv[1]):
     raise {error}
 """
