@@ -118,6 +118,10 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("b", type=Path, help="the one that a is taken from")
     compare.add_argument("--method", help="this method alone")
     compare.add_argument("--out", type=Path, help="also write table and figure into this folder")
+
+    split = _add(commands, "split", _split, "split federated fine-tuning: answers right against prompt states sent",
+                 "sstoken split config/split.yaml")  # fmt: skip
+    split.add_argument("config", help="config/split.yaml, or one like it")
     return parser
 
 
@@ -222,6 +226,15 @@ def _results(arguments: argparse.Namespace) -> None:
         done, left = fill(path)
         kept = f"; not run, so left as they are: {', '.join(left)}" if left else ""
         print(f"{path}: {', '.join(done) or 'no table'} written{kept}")
+
+
+def _split(arguments: argparse.Namespace) -> None:
+    from sstoken.split.experiment import read, run
+
+    config = read(arguments.config)
+    out = Path("results") / config["experiment"]
+    run(config, out)
+    print(f"{(out / 'report/tables/split.md').read_text()}\n{out / 'report/figures/split.svg'}")
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

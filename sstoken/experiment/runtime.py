@@ -9,6 +9,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from sstoken.experiment.grid import Grid, Run
+from sstoken.records.devices import is_gpu
 from sstoken.records.documents import ConfigError
 
 if TYPE_CHECKING:
@@ -25,17 +26,13 @@ def throughput(grid: Grid) -> tuple[dict[str, float], str]:
     if path.exists():
         with open(path) as file:
             for row in csv.DictReader(file):
-                if row["stage"] in STAGES and _is_gpu(row["device"]) and float(row["seconds"]) > 0:
+                if row["stage"] in STAGES and is_gpu(row["device"]) and float(row["seconds"]) > 0:
                     measured[row["stage"]].append(float(row["flops"]) / float(row["seconds"]))
     given = grid.config["plan"]["flops_per_second"] or {}
     rates = {**given, **{stage: statistics.median(values) for stage, values in measured.items()}}
     rates = {stage: rate for stage, rate in rates.items() if rate > 0}
     kind = f"measured in {path}" if measured else "given by plan.flops_per_second" if given else "unknown"
     return rates, kind
-
-
-def _is_gpu(device: str) -> bool:
-    return any(maker in device for maker in ("NVIDIA", "AMD Instinct"))
 
 
 def runtime(grid: Grid, stage: str, model: str, runs: list[Run], default: int) -> int:

@@ -41,6 +41,11 @@ def visible_gpus() -> list[str]:
     return done.stdout.split() if done.returncode == 0 else []
 
 
+def is_gpu(device: str) -> bool:
+    """Of a device's name, as a record holds it."""
+    return any(maker in device for maker in ("NVIDIA", "AMD Instinct"))
+
+
 @contextmanager
 def own_gpus(count: int, *, folder: Path | None = None, poll: float = 1.0) -> Iterator[list[str]]:
     """Show this process ``count`` GPUs that no other job of this machine uses, as long as the context lasts.

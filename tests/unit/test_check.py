@@ -40,7 +40,7 @@ def test_a_grid_that_has_all_it_needs_passes(here, settings):
     faults(**settings)
 
 
-@pytest.mark.parametrize("name", ["config", "ci", "idea", "paper"])
+@pytest.mark.parametrize("name", ["config", "ci", "idea", "paper", "beyond"])
 def test_every_shipped_configuration_passes(root, name, monkeypatch):
     monkeypatch.chdir(root)
     check(Grid(read_config([f"config/{name}.yaml"], [])))

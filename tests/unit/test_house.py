@@ -15,6 +15,7 @@ FLOORS = [
     "experiment",
     "training",
     "report",
+    "split",
     "jobs",
 ]
 """Rooms of the package from the ground up; a file imports from its own room and from those below."""

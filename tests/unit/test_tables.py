@@ -61,7 +61,14 @@ def costs_of() -> pd.DataFrame:
                     rows += [("train", model, method, run, 3.0 + run), ("train", model, method, run, 4.0)]
                 rows.append(("evaluate", model, method, run, 7.0))
     frame = pd.DataFrame(rows, columns=["stage", "model", "method", "seed", "seconds"])
-    return frame.assign(tokens=100, kept_tokens=40, flops=frame["seconds"] * 10, peak_memory_bytes=2**30)
+    return frame.assign(
+        tokens=100,
+        kept_tokens=40,
+        flops=frame["seconds"] * 10,
+        cpu_seconds=frame["seconds"],
+        device="a CPU",
+        peak_memory_bytes=2**30,
+    )
 
 
 @pytest.fixture
@@ -426,3 +433,13 @@ def test_text_is_safe_in_latex_and_reads_well():
         r"\caption{50 \%}",
     ):
         assert part in table
+
+
+def test_seconds_are_of_the_cpu_where_there_is_no_gpu():
+    jobs = pd.DataFrame(
+        [("train", "m", "full", 0, 9.0, 2.0), ("evaluate", "m", "full", 0, 5.0, 1.0)],
+        columns=["stage", "model", "method", "seed", "seconds", "cpu_seconds"],
+    ).assign(tokens=1, kept_tokens=1, flops=1, peak_memory_bytes=1)
+    for device, expected in (("Intel(R) Xeon(R) Processor", 2.0), ("NVIDIA H100", 9.0)):
+        table = cost_table(jobs.assign(device=device), ["m"], {"full": [0]}, {})
+        assert table["training_seconds"].tolist() == [expected]

@@ -49,9 +49,9 @@ def draw(results: Results) -> list[Drawn | LeftOut]:
     axes[0].set_ylabel("average score, %", color=INK)
     legend_below(figure, axes)
     caption = (
-        "Ten-task average (95 % interval) against the total training time of a run. Time includes training the "
-        "reference model and its loss passes, for each method that needs them: the dotted line starts where the time "
-        "would be without them. Hollow markers are bounds, not contenders."
+        "Ten-task average (95 % interval) against the total training time of a run: CPU time where there is no GPU. "
+        "Time includes training the reference model and its loss passes, for each method that needs them: the dotted line "
+        "starts where the time would be without them. Hollow markers are bounds, not contenders."
     ).replace("Ten-task average", "Average over the benchmarks")
     alt = f"Scatter of average score over training time, a panel a model. {'; '.join(words)}."
     return [Drawn("tradeoff", TITLE, caption, alt, figure)]

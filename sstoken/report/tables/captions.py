@@ -156,9 +156,10 @@ def costs(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     memory = (table["peak_memory_bytes"] / 2**30).map(quantity)
     frame = pd.DataFrame({"model": table["model"], "method": table["method"], **cells, "peak GiB": memory})
     caption = (
-        "Cost of one run, mean over runs. Training: steps with the scoring inside them, all parts of a chain. References: "
-        "training of the reference model and loss passes of frozen models over the data, counted in full for every method that "
-        "needs them, though computed once. Tokens: trained on; kept tokens: those in the loss. FLOPs: of matrix products."
+        "Cost of one run, mean over runs. Seconds: of the wall on a GPU, of the CPU (all cores) without one. Training: steps "
+        "with the scoring inside them, all parts of a chain. References: training of the reference model and loss passes of "
+        "frozen models over the data, counted in full for every method that needs them, though computed once. Tokens: "
+        "trained on; kept tokens: those in the loss. FLOPs: of matrix products."
     )
     return frame, caption
 

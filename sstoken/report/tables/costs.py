@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from sstoken.records.devices import is_gpu
+
 COLUMNS = [
     "model",
     "method",
@@ -30,9 +32,11 @@ def cost_table(
 
     Returns:
         ``COLUMNS``; training_* of the method's own runs (its scoring inside the step included), reference_* as above,
-        seconds and FLOPs a run, peak memory the largest of the training jobs.
+        seconds and FLOPs a run, peak memory the largest of the training jobs.  Seconds are of the wall on a GPU; without one
+        CPU seconds, which scatter less on a shared machine.
     """
     jobs = costs.astype({"seed": "Int64"})
+    jobs["seconds"] = jobs["seconds"].where(jobs["device"].map(is_gpu), jobs["cpu_seconds"])
     runs = jobs[jobs["stage"].isin(["train", "evaluate"])]
     sums = runs.groupby(["stage", "model", "method", "seed"])[["seconds", "tokens", "kept_tokens", "flops"]].sum()
     peak = runs[runs["stage"] == "train"].groupby(["model", "method"])["peak_memory_bytes"].max()

@@ -1,0 +1,37 @@
+"""The split experiment's figure: answers right against bytes sent, and retention over K."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from sstoken.report.figures.style import COLOURS, INK, MARKERS, QUIET, Drawn, legend_below, panels, save, styled
+
+
+def draw(frame: pd.DataFrame, folder: Path) -> None:
+    """``split.svg``, ``.pdf`` and ``.png``: means over seeds, bars from the lowest seed to the highest."""
+    with styled():
+        figure, (left, right) = panels(2, height=2.0)
+        means = frame.groupby(["keep", "choice"])["right"].agg(["mean", "min", "max"]).mul(100).reset_index()
+        sent = frame.groupby("keep")[["bytes", "retention"]].mean()
+        for place, choice in enumerate(c for c in frame["choice"].unique() if c not in ("none", "all")):
+            rows = means[means["choice"] == choice]
+            bars = [rows["mean"] - rows["min"], rows["max"] - rows["mean"]]
+            style = {"color": COLOURS[place], "marker": MARKERS[place], "elinewidth": 0.7, "label": choice}
+            left.errorbar(sent.loc[rows["keep"], "bytes"] / 2**10, rows["mean"], yerr=bars, **style)
+        for choice, style, name in (("all", "--", "all sent"), ("none", ":", "untrained")):
+            left.axhline(
+                float(means.loc[means["choice"] == choice, "mean"].iloc[0]), color=QUIET, lw=0.7, ls=style, label=name
+            )
+        left.set_xlabel("KiB sent a step, all clients")
+        left.set_ylabel("answers right, %", color=INK)
+        kept = sent[(sent.index >= 0) & (sent.index < 10**6)]
+        right.plot(kept.index, kept["retention"], color=INK, marker=".")
+        right.set_xlabel("K, prompt states kept")
+        right.set_ylabel("retention f(K)", color=INK)
+        legend_below(figure, [left], columns=3)
+        save(
+            Drawn("split", "Split fine-tuning", "", "Answers right against bytes sent; retention over K.", figure),
+            folder,
+        )
