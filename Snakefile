@@ -35,4 +35,5 @@ onstart:
 
 
 onsuccess:
+    sealed()
     show()

@@ -25,6 +25,8 @@ def facts(**changes) -> Facts:
         "ablations": [
             {"name": "gamma", "option": "loss_weight", "models": ["small-llama"], "points": []},
             {"name": "layer", "option": "attention_layer", "models": ["small-llama"], "points": []},
+            {"name": "noise", "option": "world.options.noise_factor", "models": ["small-llama"], "points": []},
+            {"name": "length", "option": "training.epochs", "models": ["small-llama"], "points": []},
         ],
     }
     return Facts(**values | changes)
@@ -81,7 +83,27 @@ def write_tables(root: Path, case: Facts, *, truth: bool = True, seed: int = 0) 
             "estimate": 50 + place,
             "low": 49 + place,
             "high": 51 + place,
+            "minus_full": place - 1.0,
+            "minus_full_low": place - 2.0,
+            "minus_full_high": float(place),
+            "noise": 0.25,
         }
+    ablations += [
+        {
+            "ablation": name,
+            "option": option,
+            "value": value,
+            "run": f"{method}.{name}={value}",
+            "model": case.models[0],
+            "method": method,
+            **{column: shift + 10 * value for column, shift in (("estimate", 50), ("low", 49), ("high", 51))},
+            **{f"minus_full{end}": shift - value for end, shift in (("", 1.0), ("_low", 0.0), ("_high", 2.0))},
+            "noise": 0.2 * value if name == "noise" else 0.25,
+        }
+        for name, option in (("noise", "world.options.noise_factor"), ("length", "training.epochs"))
+        for method in ("rho1", "sstoken")
+        for value in (0.25, 1, 2)
+    ]
     axes = [
         {"model": model, "method": method, "taught": 3.0, "taught_low": 2.0, "taught_high": 4.0, "teaches": True,
          "lost": 1.0, "lost_low": 0.5, "lost_high": 1.5}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
-from sstoken.data.messages import OWN_KEYS, SPANS, BadForm, has_text, read_message, read_tools
+from sstoken.data.messages import OWN_KEYS, SPANS, BadForm, has_text, read_message, read_tools, says, trained
 
 SPEAKERS = {
     "system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant",
@@ -25,7 +26,7 @@ FORMS = {
 }
 """Name -> the columns that a row of this form fills."""
 
-_EVERY_ROW = ("id", "source", "system", "tools")
+_EVERY_ROW = ("id", "source", "system", "tools", "weight", "train")
 _COLUMNS = {
     "messages": ("messages",),
     "prompt-completion": ("prompt", "completion", *SPANS),
@@ -63,7 +64,11 @@ def read_form(raw: object) -> Content:
         raise BadForm(f"not an object but {type(raw).__name__}")
     row = {key: value for key, value in raw.items() if value is not None}  # a column that other rows fill is null here
     form = _form_of(row)
-    unread = [str(key) for key in row if key not in (*_COLUMNS[form], *_EVERY_ROW) and has_text(row[key])]
+    unread = [str(key) for key in row if key not in (*_COLUMNS[form], *_EVERY_ROW) and says(row[key])]
+    if not trained("the row", {key: row[key] for key in ("weight", "train") if key in row}):
+        raise BadForm(
+            "the row says not to train on it (weight 0, or train false): leave it out, or say so of its turns"
+        )
     if form == "tokens":
         for key in ("system", "tools"):
             if has_text(row.get(key)):
@@ -79,7 +84,7 @@ def read_form(raw: object) -> Content:
         messages = [{"role": "system", "content": system}, *messages]
     checked = tuple(read_message(number, message) for number, message in enumerate(messages, 1))
     for given in messages:
-        unread += [f"messages[].{key}" for key in given if key not in OWN_KEYS and has_text(given[key])]
+        unread += [f"messages[].{key}" for key in given if key not in OWN_KEYS and says(given[key])]
     if not any(message["role"] == "assistant" for message in checked):
         raise BadForm("no assistant turn")
     if not any(message["role"] == "assistant" and message.get("train", True) for message in checked):
@@ -188,6 +193,12 @@ def _tokens(row: Mapping) -> tuple[tuple[int, ...], tuple[bool, ...]]:
     if "1" not in shape:
         raise BadForm("attention_mask leaves no token")
     kept = [place for place, there in enumerate(real) if there]
+    packed = "seq_lengths" in row and len(_integers(row, "seq_lengths")) > 1
+    if "position_ids" in row:
+        places = _integers(row, "position_ids", len(ids))
+        packed = packed or any(places[two] <= places[one] for one, two in pairwise(kept))
+    if packed:
+        raise BadForm("several samples packed into one row (position_ids, seq_lengths): give each a row of its own")
     return tuple(ids[place] for place in kept), tuple(mask[place] for place in kept)
 
 

@@ -12,6 +12,10 @@ RENDERED = ("tool_calls", "tool_call_id", "name", "reasoning_content", "thinking
 OWN_KEYS = ("role", "content", "weight", "train", *RENDERED, *SPANS, "end_noise", "originals", "clean_spans")
 
 
+SWITCHES = ("loss", "loss_weight", "trainable", "train_on_turn")
+"""What other libraries call ``train``: refused where it would leave a turn out, since here that turn would be trained on."""
+
+
 class BadForm(ValueError):
     """A row that is in none of the forms, or in several; the message is the reason."""
 
@@ -23,6 +27,11 @@ def has_text(value: object) -> bool:
     if isinstance(value, Mapping):
         return any(has_text(part) for part in value.values())
     return isinstance(value, (list, tuple)) and any(has_text(part) for part in value)
+
+
+def says(value: object) -> bool:
+    """Whether the value tells how the row is meant: text, yes or no, settings; a number, such as an index, does not."""
+    return has_text(value) or isinstance(value, bool) or (isinstance(value, Mapping) and bool(value))
 
 
 def texts_in(value: object) -> Iterator[str]:
@@ -66,17 +75,27 @@ def read_message(number: int, message: object) -> dict:
             raise BadForm(f"message {number}: {fault}")
         if found.get(key) and role != "assistant":
             raise BadForm(f"message {number}: {key} speaks of a response, this is a turn of the role {role}")
-    if not _trained(number, message) and role == "assistant":
+    if not trained(f"message {number}", message) and role == "assistant":
         found["train"] = False
     return {"role": role, "content": content, **found}
 
 
-def _trained(number: int, message: Mapping) -> bool:
-    weight, train = message.get("weight", 1), message.get("train", True)
+def trained(who: str, message: Mapping) -> bool:
+    """Whether a turn, or a whole row, is to be trained on.
+
+    Raises:
+        BadForm: it says so in a way that is not read here.
+    """
+    weight, train, role = message.get("weight", 1), message.get("train", True), message.get("role", "assistant")
     if isinstance(weight, bool) or weight not in (0, 1):
-        raise BadForm(f"message {number}: weight {weight!r}; a turn is trained on (1) or not (0)")
+        raise BadForm(f"{who}: weight {weight!r}; a turn is trained on (1) or not (0)")
     if not isinstance(train, bool):
-        raise BadForm(f"message {number}: train is not true or false but {train!r}")
+        raise BadForm(f"{who}: train is not true or false but {train!r}")
+    for name in SWITCHES:
+        if role == "assistant" and isinstance(message.get(name), (bool, int, float)) and not message[name]:
+            raise BadForm(f"{who}: {name} {message[name]!r} is not read here; write train: false")
+    if message.get("train") and role != "assistant":
+        raise BadForm(f"{who}: train true in a turn of the role {role}; only responses are trained on")
     return bool(weight) and train
 
 

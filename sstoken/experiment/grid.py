@@ -12,7 +12,8 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
-from sstoken.experiment.ablations import Ablation, expand
+from sstoken.experiment.ablations import Expansion
+from sstoken.experiment.conditions import reads_world
 from sstoken.experiment.config import Parallel, TrainingSettings
 from sstoken.experiment.fetched import HubFiles
 from sstoken.experiment.layout import Run
@@ -34,23 +35,31 @@ class Grid(Reported):
         self.hub = HubFiles(config, self.models, self.root)
         entries = entries_of(asked_methods(config), config["track"], config["methods_file"])
         pick("method", config["methods"], entries, config["methods_file"])
-        self.ablations: list[Ablation]
-        self.ablations, added = expand(
-            config["ablations"], entries, list(self.models), config["methods"], config["methods_file"]
-        )
+        expanded = Expansion(config, entries).expand(list(self.models))
+        self.ablations, self.under, self.conditions = expanded.ablations, expanded.under, expanded.conditions
+        self.data: dict[str, dict] = dict(config.get("data") or {})
+        self.worlds: dict[str, str] = {}  # data set -> the condition whose world it comes from
+        for condition in self.conditions.values():
+            for part in condition.changed:
+                self.data[name := condition.dataset(part)] = condition.config["data"][part]
+                self.worlds[name] = condition.name if condition.world and reads_world(self.data[name]) else ""
         for ablation in self.ablations:
             own = [model for model in ablation.models if self.models[model].keep_ratio is not None]
             if ablation.option == "keep_ratio" and own:
                 raise ConfigError(
                     f"ablation {ablation.name}: {own[0]} has a keep_ratio of its own in {config['models_file']}"
                 )
-        self.entries = entries | added
+        self.entries = entries | expanded.entries
         self.all_methods = {n: build_method(n, e, config["methods_file"]) for n, e in self.entries.items()}
         self.methods: dict[str, Method] = {name: self.all_methods[name] for name in config["methods"]}
         track = track_options(config["track"])
         self.evaluation = _evaluation(config["evaluation"], track.get("evaluation", {}))
         self.seeds: list[int] = config["seeds"]
         self.training_section = _left_open(config["training"], track.get("training", {}))
+        self.training_sections = {
+            name: _left_open(condition.config["training"], track.get("training", {}))
+            for name, condition in self.conditions.items()
+        }
         self.training = TrainingSettings.of(self.training_section)
         for model in self.models:
             for method in self.needed_methods(model):
@@ -99,8 +108,9 @@ class Grid(Reported):
         """The base does not depend on a seed; the reference has its own, and the grid's too where it is in the table."""
         if not self.all_methods[method].trains:
             return [self.seeds[0]]
-        if method == REFERENCE:
-            asked = self.seeds if REFERENCE in self.methods else []
+        if self.is_reference(method):
+            shown = {*self.methods, *(run for ablation in self.ablations for run in ablation.runs)}
+            asked = self.seeds if method in shown else []
             return sorted({*map(self.reference_seed, self.seeds), *asked})
         return self.seeds
 
@@ -112,10 +122,11 @@ class Grid(Reported):
         """
         size = self.models[model].size
         found = Parallel(**{"strategy": "ddp", **self.config["parallel"].get(size, {"gpus": 1})})
-        if self.training.accumulation % found.gpus:
-            raise ConfigError(
-                f"parallel.{size}: {found.gpus} GPUs cannot share training.accumulation {self.training.accumulation} evenly"
-            )
+        for section in (self.training_section, *self.training_sections.values()):
+            if section["accumulation"] % found.gpus:
+                raise ConfigError(
+                    f"parallel.{size}: {found.gpus} GPUs cannot share training.accumulation {section['accumulation']} evenly"
+                )
         return found
 
     def dataset(self, name: str, who: str = "") -> dict:
@@ -131,25 +142,23 @@ class Grid(Reported):
         Raises:
             ConfigError: the configuration has no such data set, or names no data of your own.
         """
-        sets = self.config.get("data") or {}
         found = []
         for part in name.split("+"):
-            if part not in sets:
-                raise ConfigError(
-                    f"{who or 'the workflow'} needs the data set {part!r}; the configuration has {', '.join(sets)}"
-                )
-            section = dict(sets[part])
-            section["sources"] = [self.resolve(self.hub.path_of(source), draw) for source in section["sources"]]
+            if part not in self.data:
+                known = ", ".join(self.config.get("data") or {})
+                raise ConfigError(f"{who or 'the workflow'} needs the data set {part!r}; the configuration has {known}")
+            section, world = dict(self.data[part]), self.worlds.get(part, "")
+            section["sources"] = [self.resolve(self.hub.path_of(source), draw, world) for source in section["sources"]]
             found.append({"skip": 0, "limit": None, "shuffle_seed": None} | section)
         return found
 
-    def resolve(self, text: str, draw: int | None = None) -> str:
+    def resolve(self, text: str, draw: int | None = None, condition: str = "") -> str:
         if "{instruct_data}" in text and not self.config["instruct_data"]:
             raise ConfigError(
                 "this configuration trains on your own data: name a file or folder, e.g. "
                 'make reproduce CONFIG=… SET="instruct_data=path/to/rows.jsonl"'
             )
-        world = str(self.world_folder(draw))
+        world = str(self.world_folder(draw, condition))
         return text.replace("{instruct_data}", str(self.config["instruct_data"])).replace("{world}", world)
 
     def is_generated(self, source: str) -> bool:
@@ -159,14 +168,21 @@ class Grid(Reported):
         """The seed whose rows a run of this seed reads: its own where the world makes them, else None, all seeds'."""
         if not (self.config["world"] or {}).get("data_per_seed"):
             return None
-        sets = self.config.get("data") or {}
-        sources = [source for part in dataset.split("+") for source in sets.get(part, {}).get("sources", [])]
-        return seed if any("{world}" in source for source in sources) else None
+        sections = [self.data[part] for part in dataset.split("+") if part in self.data]
+        return seed if any(map(reads_world, sections)) else None
 
     def world_seed(self, draw: int | None) -> int:
         """What the generator draws with: another world seed has other rows for every seed."""
         seed = self.config["world"]["seed"]
         return seed if draw is None else 1000 * seed + draw
+
+    def world_options(self, condition: str = "") -> dict:
+        """What the generator is told beside its seed."""
+        config = self.conditions[condition].config if condition else self.config
+        return config["world"]["options"]
+
+    def is_reference(self, method: str) -> bool:
+        return self.under.get(method, (method,))[0] == REFERENCE
 
     @property
     def benchmarks_data(self) -> str:
@@ -180,7 +196,7 @@ class Grid(Reported):
     def label(self, weights: str, seed: int) -> str:
         if weights in UNTRAINED:
             return weights
-        return f"{weights}.seed{self.reference_seed(seed) if weights == REFERENCE else seed}"
+        return f"{weights}.seed{self.reference_seed(seed) if self.is_reference(weights) else seed}"
 
     def reference_seed(self, seed: int) -> int:
         """Of the reference that a run of this seed is scored with: its own where its rows are, else everyone's."""
@@ -212,7 +228,8 @@ class Grid(Reported):
 
     def training_of(self, method: Method) -> dict:
         """The recipe, with the method's own factors on its learning rate and its steps."""
-        training = dict(self.training_section)
+        under = self.under.get(method.name)
+        training = dict(self.training_sections[under[1].name] if under else self.training_section)
         training["learning_rate"] *= method.learning_rate_factor
         if method.steps_factor != 1 and training["max_steps"] > 0:
             training["max_steps"] = max(1, round(training["max_steps"] * method.steps_factor))

@@ -7,6 +7,7 @@ Results that are current belong to no job.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -15,12 +16,15 @@ from pathlib import Path
 from sstoken.experiment.audited import audit_results
 from sstoken.experiment.grid import Grid
 from sstoken.experiment.tickets import Result, Tickets
-from sstoken.records.damage import held, tell
-from sstoken.records.files import atomic_write
+from sstoken.records.documents import located
+from sstoken.records.files import atomic_write, sha256_file
 from sstoken.records.identity import code_of, name_of
 
 # rules whose job makes several results of a model where the configuration says so
 SHARED = ("tokens", "losses", "train", "evaluate")
+
+# what the rules of a report, and those of an audit, write below the experiment's folder
+WRITTEN = {"report": ("*.csv", "samples.parquet", "report/**/*"), "audit": ("audit/**/*",)}
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Jobs:
             self.targets = set(self.tickets.results)
             self.audited = {model: audit_results(self.tickets, model) for model in grid.models}
             results = list(self.tickets.results.values())
-            self.todo = [result for result in results if result.changed() != []]
+            self.todo = [result for result in results if _told(result) != []]
             for rule, group in self._groups():
                 self._add(rule, group)
 
@@ -118,8 +122,22 @@ class Jobs:
             return self.tickets.report(*said)
         return (self.folder / "report" / "name").read_text()
 
+    def asked(self) -> dict[str, str]:
+        """What the configuration and the tables that it names say, by hash: jobs in processes of their own read them again."""
+        config = self.grid.config
+        files = [str(config[key]) for key in config if key.endswith("_file") and config[key]]
+        hashes = {file: sha256_file(located(file)) for file in files}
+        return {"the configuration": name_of(config), **hashes}
+
+    def changed_since_the_start(self) -> list[str]:
+        """In a job's own process: what is no longer as it was when the workflow wrote its orders."""
+        path = self.folder / "asked.json"
+        started = json.loads(path.read_text()) if path.exists() else {}
+        return [what for what, known in self.asked().items() if started.get(what, known) != known]
+
     def write(self, report: str, audit: str) -> None:
         """The orders, the report's name and the audit's, for jobs in processes of their own."""
+        _write(self.folder / "asked.json", json.dumps(self.asked(), indent=1))
         for (rule, name), job in self.jobs.items():
             _write(self.folder / rule / f"{name}.json", json.dumps(job.plain(), indent=1))
         _write(self.folder / "report" / "name", report)
@@ -129,12 +147,27 @@ class Jobs:
         """Remove what says that a job is done which is to be done again, and that the report is which waits for it."""
         for key in self.jobs:
             Path(self.done(*key)).unlink(missing_ok=True)
-        stamps = sorted((self.folder / "report").glob(f"*.{report}.done"))
-        found = next(filter(None, map(held, stamps)), None)
-        if found:
-            tell(f"{found}; the report is made again")
-        for path in stamps if found or self.all_done() else ():
-            path.unlink(missing_ok=True)
+        if self.all_done() or self._edited("report"):
+            for path in (self.folder / "report").glob(f"*.{report}.done"):
+                path.unlink(missing_ok=True)
+        if self._edited("audit"):
+            for path in (self.folder / "audit").glob("*.done"):
+                path.unlink(missing_ok=True)
+
+    def seal(self, kind: str) -> None:
+        """Write down what a report or an audit is, so that an edit of its files, or a cut one, is seen."""
+        files = [path for pattern in WRITTEN[kind] for path in sorted(self.grid.root.glob(pattern)) if path.is_file()]
+        hashes = {path.relative_to(self.grid.root).as_posix(): sha256_file(path) for path in files}
+        _write(self.folder / kind / "files.json", json.dumps(hashes, indent=1))
+
+    def _edited(self, kind: str) -> bool:
+        sealed = self.folder / kind / "files.json"
+        known = json.loads(sealed.read_text()) if sealed.exists() else {}
+        paths = {name: self.grid.root / name for name in known}
+        found = [path for name, path in paths.items() if not path.exists() or sha256_file(path) != known[name]]
+        for path in found[:1]:
+            print(f"{path} is gone, was cut, or edited by hand: the {kind} is made again", file=sys.stderr, flush=True)
+        return bool(found)
 
     def replace(self, kind: str, name: str) -> None:
         """Remove what says that a report or an audit of other settings is done: its files are about to be replaced."""
@@ -189,6 +222,15 @@ class Jobs:
                 below.append(levels[path] + (path in todo and not same_job))
             levels[record] = max(below)
         return levels
+
+
+def _told(result: Result) -> list[str] | None:
+    """What changed of a result; a file that is not what its job wrote is named on the terminal too."""
+    changed = result.changed()
+    for what in changed or []:
+        if what.endswith("edited by hand"):
+            print(f"{result.record.parent}/{what}: made again", file=sys.stderr, flush=True)
+    return changed
 
 
 def _chunks(results: list[Result], size: int, run_of: Callable) -> list[tuple[Result, ...]]:

@@ -29,9 +29,13 @@ class Layout:
     def world(self) -> Path:
         return self.root / "data" / "world"
 
-    def world_folder(self, draw: int | None) -> Path:
-        """Of the world's rows of one seed; None: of its benchmarks, and of rows that all seeds share."""
-        return self.world if draw is None else self.world / f"seed{draw}"
+    def world_folder(self, draw: int | None, condition: str = "") -> Path:
+        """Of the world's rows of one seed; None: of its benchmarks, and of rows that all seeds share.
+
+        condition: whose rows they are (``sstoken.experiment.conditions``).
+        """
+        world = self.world / condition
+        return world if draw is None else world / f"seed{draw}"
 
     @property
     def bases(self) -> Path | None:

@@ -13,20 +13,23 @@ import statistics
 from collections import defaultdict
 from dataclasses import dataclass
 
+from sstoken.experiment.conditions import OPTIONS
 from sstoken.experiment.grid import REFERENCE, Grid, Run
 from sstoken.experiment.runtime import throughput
 from sstoken.models.sizes import Sizes, sizes_of
 from sstoken.records.documents import ConfigError, read_table
 from sstoken.selection import Chooser
 from sstoken.selection.methods import Method, build_method
+from sstoken.world.generate import questions_of
 
 BENCHMARK_SIZES = "sstoken/evaluation/benchmark_sizes.tsv"
+WORLD_SIZES = "sstoken/world/benchmark_sizes.tsv"
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes a number."""
-DISCORDANCE = 0.06
-"""Share of questions that two methods answer differently; 4 to 9 % in the embedded world."""
-SEED_SD = 0.0035
-"""Standard deviation over seeds of a method's average score, as in the embedded world."""
+DISCORDANCE, WORLD_DISCORDANCE = 0.06, 0.16
+"""Share of questions that two methods answer differently: assumed, and as measured in the embedded world."""
+SEED_SD, WORLD_SEED_SD = 0.0035, 0.007
+"""Standard deviation of a method's average score over seeds, apart from what all methods share: the same two."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,11 @@ class Plan:
             )
             for name, entry in self.grid.models.items()
         }
-        self.benchmarks = {row["name"]: row for row in read_table(BENCHMARK_SIZES, "benchmark_sizes")}
+        self.made_up = "{world}" in (config["benchmarks_data"] or "")
+        self.discordance = WORLD_DISCORDANCE if self.made_up else DISCORDANCE
+        self.seed_sd = WORLD_SEED_SD if self.made_up else SEED_SD
+        self.sizes_file = WORLD_SIZES if self.made_up else BENCHMARK_SIZES
+        self.benchmarks = {row["name"]: row for row in read_table(self.sizes_file, "benchmark_sizes")}
 
     def method(self, name: str, model: str) -> Method:
         return build_method(name, self.grid.method_entry(name, model))
@@ -92,7 +99,7 @@ class Plan:
             sums = {name: sum(getattr(p, name) for p in parts) for name in ("samples", "tokens", "response", "pairs")}
             return Rows(**sums, measured=all(part.measured for part in parts))
         section = self.grid.dataset(dataset)
-        known = (self.settings["samples"] or {}).get(dataset)
+        known = (self.settings["samples"] or {}).get(dataset.partition(".")[0])
         samples = min(filter(None, (known, section["limit"])), default=None)
         if samples is None:
             raise ConfigError(f"the plan cannot know how many rows {dataset!r} has: set plan.samples.{dataset}")
@@ -110,16 +117,17 @@ class Plan:
     def training(self, name: str, model: str) -> Work:
         """One run with all its parts."""
         method, shape = self.method(name, model), self.sizes[model].shape
-        rows, epochs = self.rows(model, method.data), self.grid.training.epochs * method.steps_factor
+        rows, settings = self.rows(model, method.data), self.grid.training_of(method)
+        epochs = settings["epochs"]
         kept = rows.response * method.keep_ratio
         if method.reference == "previous":  # the first part is trained in full, the others measure their reference
             kept = rows.response * (1 + (method.parts - 1) * method.keep_ratio) / method.parts
-        every = self.grid.training.dropped_loss_every
+        every = settings["dropped_loss_every"]
         all_losses = 1.0 if method.reads_logits else 1 / every if every else 0.0
         projected = kept + (rows.response - kept) * all_losses
         once = shape.forward(rows.tokens, rows.pairs, round(projected))
         recomputed = 0
-        if self.grid.training.gradient_checkpointing:
+        if settings["gradient_checkpointing"]:
             recomputed = shape.recomputed(rows.tokens, rows.pairs, round(projected))
         chooser = method.scorer if isinstance(method.scorer, Chooser) else None
         looks = method.own_history or method.anchor is not None or bool(chooser and chooser.reads)
@@ -135,9 +143,13 @@ class Plan:
         )  # fmt: skip
 
     def questions(self, benchmark: str) -> int:
-        """0 where ``benchmark_sizes.tsv`` does not know the benchmark."""
-        known = int(self.benchmarks[benchmark]["questions"]) if benchmark in self.benchmarks else 0
-        return min(filter(None, (known, self.grid.evaluation["limit"])), default=0) if known else 0
+        """0 where the table of sizes does not know the benchmark; the world's are as many as it is asked for."""
+        if benchmark not in self.benchmarks:
+            return 0
+        counts = [int(self.benchmarks[benchmark]["questions"]), self.grid.evaluation["limit"]]
+        if self.made_up:
+            counts[0] = questions_of(benchmark, (OPTIONS | self.grid.world_options())["questions"])
+        return min(filter(None, counts), default=0)
 
     def evaluation(self, model: str) -> Work:
         counted = [name for name in self.config["benchmarks"] if name in self.benchmarks]
@@ -147,16 +159,16 @@ class Plan:
     def detectable(self) -> float | None:
         """The smallest difference of two methods' averages that a test at 5 % finds in 80 of 100 such grids, in 0..1.
 
-        ``2.80·sqrt(Σ_b d/(B²·Q_b) + 2·s²/S)``: B benchmarks of Q questions, S seeds, ``DISCORDANCE`` d, ``SEED_SD`` s.
+        ``2.80·sqrt(Σ_b d/(B²·Q_b) + 2·s²/S)``: B benchmarks of Q questions, S seeds, ``discordance`` d, ``seed_sd`` s.
         None where the size of a benchmark is not known.
         """
         counts = [self.questions(name) for name in self.config["benchmarks"]]
         if not all(counts):
             return None
-        questions = sum(DISCORDANCE / (len(counts) ** 2 * count) for count in counts)
+        questions = sum(self.discordance / (len(counts) ** 2 * count) for count in counts)
         normal = statistics.NormalDist()
         return (normal.inv_cdf(0.975) + normal.inv_cdf(0.8)) * math.sqrt(
-            questions + 2 * SEED_SD**2 / len(self.grid.seeds)
+            questions + 2 * self.seed_sd**2 / len(self.grid.seeds)
         )
 
     # -- the grid -------------------------------------------------------------------------------------------------
@@ -166,7 +178,7 @@ class Plan:
         return sorted((dataset, label) for dataset, label, _ in self.grid.asked_losses(model))
 
     def table(self) -> dict[tuple[str, str, str], Work]:
-        """(stage, model, method) -> its work over all seeds."""
+        """(stage, model, method) -> its work over all seeds, and all conditions of the ablations."""
         found: dict[tuple[str, str, str], Work] = {}
         for model in self.grid.models:
             for dataset, _ in self.pairs(model):
@@ -174,9 +186,9 @@ class Plan:
                 found[key] = found.get(key, Work()) + self.losses(model, dataset)
             for method in self.grid.needed_methods(model):
                 if method.trains:
-                    found["train", model, method.name] = self.training(method.name, model) * len(
-                        self.grid.seeds_of(method.name)
-                    )
+                    work = self.training(method.name, model) * len(self.grid.seeds_of(method.name))
+                    key = ("train", model, self.grid.under.get(method.name, (method.name,))[0])
+                    found[key] = found.get(key, Work()) + work
             evaluated = sum(len(self.grid.reported_seeds(name)) for name in self.grid.reported(model))
             found["evaluate", model, ""] = self.evaluation(model) * evaluated
         return found
@@ -189,14 +201,19 @@ class Plan:
                 for seed in self.grid.seeds_of(method.name):
                     for label in self.grid.labels(method.name, seed).values():
                         total += self.losses(model, method.data).flops
-                        if label.startswith(f"{REFERENCE}."):
-                            total += self.training(REFERENCE, model).flops
+                        run = self.grid.run_of(model, label)
+                        if run and self.grid.is_reference(run.method):
+                            total += self.training(run.method, model).flops
         return total
 
     def shared(self) -> int:
         """FLOPs of the same, shared."""
         table = self.table()
-        return sum(w.flops for (stage, _, method), w in table.items() if stage == "references" or method == REFERENCE)
+        return sum(
+            w.flops
+            for (stage, _, method), w in table.items()
+            if stage == "references" or self.grid.is_reference(method)
+        )
 
     def memory(self, model: str, stage: str) -> int:
         """Bytes on one GPU, at the longest samples: weights, adapters with their gradients and AdamW's moments,

@@ -11,7 +11,7 @@ from pathlib import Path
 from sstoken.experiment.check import check
 from sstoken.experiment.config import read_config
 from sstoken.experiment.grid import Grid
-from sstoken.experiment.plan import BENCHMARK_SIZES, DISCORDANCE, SEED_SD, Plan, Work
+from sstoken.experiment.plan import Plan, Work
 from sstoken.records.documents import PACKAGE, ConfigError
 
 SNAKEFILE = PACKAGE.parent / "Snakefile"
@@ -92,12 +92,12 @@ def _tokens(plan: Plan) -> str:
 def _evaluation(plan: Plan) -> list[str]:
     lines = [
         "Evaluation: questions of the whole benchmarks or the limit, tokens a question as measured on samples "
-        f"({BENCHMARK_SIZES})."
+        f"({plan.sizes_file})."
     ]
     unknown = [name for name in plan.config["benchmarks"] if name not in plan.benchmarks]
     if unknown:
         lines.append(
-            f"Not counted: {', '.join(unknown)}; {BENCHMARK_SIZES} does not know how long their questions are."
+            f"Not counted: {', '.join(unknown)}; {plan.sizes_file} does not know how long their questions are."
         )
     return lines
 
@@ -132,8 +132,8 @@ def _detectable(plan: Plan) -> str:
         f"Detectable at 80 %: {100 * smallest:.1f} points between two methods' averages, from "
         f"{sum(map(plan.questions, benchmarks))} questions in {len(benchmarks)} benchmarks and "
         f"{seeds} seed{'s' * (seeds > 1)}. "
-        f"This assumes that two methods answer {DISCORDANCE:.0%} of the questions differently and that a method's average "
-        f"has a standard deviation of {100 * SEED_SD:.2f} points over seeds; the report measures both."
+        f"This assumes that two methods answer {plan.discordance:.0%} of the questions differently and that a method's average "
+        f"has a standard deviation of {100 * plan.seed_sd:.2f} points over seeds; the report measures both."
     )
 
 

@@ -6,11 +6,9 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 
-from sstoken.records.damage import Damaged
-from sstoken.records.provenance import read_record
+from sstoken.records.provenance import DamagedRecord, read_record
 
 
 class Progress:
@@ -42,10 +40,12 @@ class Progress:
     def _read(self) -> None:
         for path in self.records:
             if path not in self.seconds and path.exists():
-                with suppress(Damaged):  # made again by its job
+                try:
                     record = read_record(path)
-                    if self.tickets.get(path) in (None, record.get("ticket")):
-                        self.seconds[path] = record["cost"]["seconds"]
+                except DamagedRecord:  # it is made again
+                    continue
+                if self.tickets.get(path) in (None, record.get("ticket")):
+                    self.seconds[path] = record["cost"]["seconds"]
 
     def line(self) -> str:
         """E.g. ``trained 57 of 190, evaluated 40 of 194; about 6 minutes left``."""

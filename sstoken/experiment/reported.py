@@ -19,12 +19,14 @@ class Reported(Layout):
         return list(dict.fromkeys([*self.methods, *ablated]))
 
     def reported_seeds(self, method: str) -> list[int]:
-        return self.seeds if method == REFERENCE else self.seeds_of(method)
+        return self.seeds if self.is_reference(method) else self.seeds_of(method)
 
     def noisy_runs(self) -> list[Run]:
         """The runs that are reported and whose data says which tokens are noise: planted by the world or here, or labelled."""
         methods = {
-            m.name for m in self.all_methods.values() if m.trains and m.data != "clean" and self._planted(m.data)
+            m.name
+            for m in self.all_methods.values()
+            if m.trains and m.data.partition(".")[0] != "clean" and self._planted(m.data)
         }
         return [
             Run(model, method, seed)
@@ -36,8 +38,7 @@ class Reported(Layout):
 
     @cache  # noqa: B019 one grid a process
     def _planted(self, dataset: str) -> bool:
-        sets = self.config.get("data") or {}
-        parts = [sets[part] for part in dataset.split("+") if part in sets]
+        parts = [self.data[part] for part in dataset.split("+") if part in self.data]
         sources = [source for section in parts for source in section["sources"]]
         planted = any(any(section.get("noise") or {}) for section in parts)
         return planted or any("{world}" in source or self._labelled(source) for source in sources)

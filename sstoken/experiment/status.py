@@ -13,7 +13,7 @@ from sstoken.experiment.grid import Grid
 from sstoken.experiment.tickets import Result, Tickets
 from sstoken.records.documents import ConfigError
 from sstoken.records.files import atomic_write
-from sstoken.records.identity import ChangedMeanwhile
+from sstoken.records.ticket import ChangedMeanwhile
 from sstoken.selection.methods import MethodError
 
 SHOWN = 4  # reasons of one result; the rest is counted
@@ -38,7 +38,7 @@ class State:
         return f"{self.state:8} {self.stage} {name}" + (f": {self.changed}" if self.changed else "")
 
 
-COLUMNS = ["model", "method", "seed", "stage", "state", "changed"]
+COLUMNS = ["model", "method", "seed", "stage", "state", "changed", "record"]
 
 
 def status(grid: Grid) -> list[State]:
@@ -62,12 +62,14 @@ def status_lines(config: dict) -> list[str]:
     return lines + [state.line for state in states if state.state != "current"]
 
 
-def write_status(states: list[State], path: Path) -> None:
-    """``status.csv``: model, method, seed, stage, state, changed."""
+def write_status(states: list[State], path: Path, root: Path) -> None:
+    """``status.csv``: model, method, seed, stage, state, changed, and the record, below ``root``, the experiment's folder."""
     with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        writer.writerows([getattr(state, column) for column in COLUMNS] for state in states)
+        for state in states:
+            record = state.record.relative_to(root).as_posix()
+            writer.writerow([*(getattr(state, column) for column in COLUMNS[:-1]), record])
 
 
 def refuse_stale(states: list[State]) -> None:
@@ -87,6 +89,8 @@ def _state(result: Result, results: dict[Path, Result]) -> State:
     state = "missing" if changed is None else "stale" if changed else "current"
     run = result.run
     method = run.method if run else result.key[-1] if result.job == "losses" else ""
+    if result.job == "world" and len(result.key) > 1:
+        method = result.key[1]  # the condition whose rows they are
     seed = run.seed if run else next((part for part in result.key if isinstance(part, int)), "")
     if run and run.part is not None:
         method = f"{method} part {run.part}"

@@ -14,15 +14,14 @@ from sstoken.records.documents import PACKAGE, read_table
 from sstoken.records.files import sha256_file
 from sstoken.records.identity import (
     LENGTH,
-    Ticket,
-    changes,
     code_of,
     name_of,
     report_code,
     scorer_code,
     versions_of,
-    whole,
 )
+from sstoken.records.provenance import DamagedRecord, read_record
+from sstoken.records.ticket import Ticket, changes, edited, whole
 from sstoken.selection.methods import Method, full
 
 # keys of ``training`` that say how a run is carried out, not what comes out
@@ -46,13 +45,23 @@ class Result:
 
     def changed(self) -> list[str] | None:
         """What is not as the ticket asks for; [] where the result is current, None where there is none."""
-        if (record := whole(self.record)) is None:
+        if not self.record.exists():
             return None
-        return changes(record, self.ticket) or [
-            f"{what} (made again, with another content)"
-            for what, (_, path, key) in self.ticket.needs.items()
-            if (needed := whole(Path(path))) and needed.get(key) not in (None, record["contents"].get(what))
-        ]
+        try:
+            record = read_record(self.record)
+        except DamagedRecord:
+            return [f"{self.record.name} was cut, or edited by hand"]
+        if not whole(self.record, record):
+            return None
+        return (
+            [f"{name} was cut, or edited by hand" for name in edited(self.record, record)]
+            or changes(record, self.ticket)
+            or [
+                f"{what} (made again, with another content)"
+                for what, (_, path, key) in self.ticket.needs.items()
+                if _content(path, key) not in (None, record["contents"].get(what))
+            ]
+        )
 
 
 class Tickets:
@@ -97,13 +106,13 @@ class Tickets:
         ticket = Ticket("benchmarks", {**made_from, **code_of("benchmarks"), **versions_of("benchmarks")})
         return self._add(record, "fetch", "fetch_benchmarks", ticket, key=(record.stem,))
 
-    def world(self, draw: int | None) -> Result:
-        record = self.grid.world_folder(draw) / "world.json"
-        world = self.config["world"]
-        made_from = {"seed": self.grid.world_seed(draw), "rows_only": draw is not None}
-        made_from |= {f"world.options.{key}": value for key, value in world["options"].items()}
+    def world(self, draw: int | None, condition: str = "") -> Result:
+        record = self.grid.world_folder(draw, condition) / "world.json"
+        rows_only = draw is not None or bool(condition)
+        made_from = {"seed": self.grid.world_seed(draw), "rows_only": rows_only}
+        made_from |= {f"world.options.{key}": value for key, value in self.grid.world_options(condition).items()}
         ticket = Ticket("world", made_from | code_of("world"))
-        return self._add(record, "world", "world", ticket, key=(draw,))
+        return self._add(record, "world", "world", ticket, key=(draw, condition) if condition else (draw,))
 
     @cache  # noqa: B019 one object a process
     def model(self, name: str) -> Result:
@@ -130,12 +139,14 @@ class Tickets:
     def tokens(self, model: str, dataset: str, draw: int | None) -> Result:
         made_from: dict = {f"text.{key}": value for key, value in self.config["text"].items()}
         needs = {"tokenizer": self._need(self.model(model), "tokenizer")}
+        parts = dataset.split("+")
         for number, section in enumerate(self.grid.sections(dataset, draw)):
+            world = self.grid.worlds.get(parts[number], "")
             made_from |= {f"data.{number}.{key}": value for key, value in section.items() if key != "sources"}
             made_from[f"data.{number}.sources"] = [Path(source).name for source in section["sources"]]
             for source in section["sources"]:
                 if self.grid.is_generated(source):
-                    needs["world"] = self._need(self.world(draw))
+                    needs[f"world {world}".strip()] = self._need(self.world(draw, world))
                 elif (name := Path(source).stem) in self.grid.hub.rows and Path(source).parent == self.grid.hub.folder:
                     needs[f"rows {name}"] = self._need(self._rows(name, self.grid.hub.rows[name]))
                 else:
@@ -225,6 +236,14 @@ class Tickets:
         return name_of([report_code(), [result.ticket.name for result in self.results.values()], *said])
 
 
+def _content(record: str, key: str) -> str | None:
+    """What a record says of its result's content; None where it says nothing, or is none."""
+    try:
+        return read_record(record).get(key)
+    except (FileNotFoundError, DamagedRecord):
+        return None
+
+
 def settings_of_method(method: Method) -> dict:
     """An entry complete with its defaults: two ways of writing one method are one; names and sources do not count."""
     plain = asdict(replace(method, name="", source=""))
@@ -243,7 +262,7 @@ def _flat(name: str, settings: dict) -> dict:
 
 def _model_files(kind: str, where: str) -> list[Path]:
     if kind == "local":
-        return _files_of(Path(where))
+        return [file for file in _files_of(Path(where)) if not _hidden(file, Path(where))]
     if kind == "world":
         return _files_of(PACKAGE / "world" / "weights" / where)
     if kind == "gguf":
@@ -255,6 +274,11 @@ def _model_files(kind: str, where: str) -> list[Path]:
 
 def _files_of(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
+def _hidden(file: Path, below: Path) -> bool:
+    """As a ``.git`` is, which is no part of a model and is not copied with it."""
+    return any(part.startswith(".") for part in file.relative_to(below).parts)
 
 
 def _hashes(files: list[Path]) -> dict[str, str]:

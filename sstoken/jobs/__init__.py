@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sstoken.records.identity import Ticket
 from sstoken.records.locks import locked
+from sstoken.records.ticket import Ticket
 
 
 @contextmanager

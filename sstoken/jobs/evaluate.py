@@ -11,13 +11,14 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from sstoken.evaluation import Benchmark, EvaluationSettings, evaluate
+from sstoken.evaluation import Benchmark, EvaluationSettings, benchmark_identity, evaluate
 from sstoken.jobs import device_of, each, job, run_folder
 from sstoken.models.flops import Shape
 from sstoken.models.load import Weights, load_tokenizer
 from sstoken.records.files import sha256_file, whole_folder
-from sstoken.records.identity import Ticket, name_of, whole
+from sstoken.records.identity import LENGTH, name_of
 from sstoken.records.provenance import Cost, Record, measured
+from sstoken.records.ticket import ChangedMeanwhile, Ticket, intact
 
 
 def evaluate_all(records: list[Path], trained: list[bool], tickets: list[Ticket], **options) -> None:
@@ -42,6 +43,7 @@ def evaluate_run(
     with job(record, threads, ticket) as finished:
         if finished:
             return
+        _check(benchmarks, EvaluationSettings(**settings), ticket, data_root)
         known = Known(record, benchmarks, ticket)
         cost = Cost("evaluate", model=model, method=method, seed=seed)
         checkpoint = out / "benchmarks"
@@ -71,6 +73,21 @@ def evaluate_run(
         shutil.rmtree(checkpoint, ignore_errors=True)
 
 
+def _check(benchmarks: list[Benchmark], settings: EvaluationSettings, ticket: Ticket, data_root: str | None) -> None:
+    """Refuse to ask other questions than the ticket's.
+
+    Raises:
+        ChangedMeanwhile: names the benchmark.
+    """
+    brought = any(what == "world" or what.startswith("rows of ") for what in ticket.needs)  # by a job, as content
+    for benchmark in benchmarks:
+        now = benchmark_identity(benchmark, settings, None if brought else data_root)[:LENGTH]
+        if now != ticket.made_from[f"benchmark {benchmark.name}"]:
+            raise ChangedMeanwhile(
+                f"benchmark {benchmark.name}: its row, task or rows changed after this workflow had started; start it again"
+            )
+
+
 class Known:
     """The benchmarks of a record that are of the ticket's identity, each for itself: another one's row may have changed.
 
@@ -83,7 +100,7 @@ class Known:
         self.scores: dict[str, dict] = {}
         self.details: dict[str, dict] = {}
         self.samples = pd.DataFrame()
-        if found := whole(record):
+        if found := intact(record):
             current = {n for n, identity in self.identities.items() if found.get("parts", {}).get(n) == identity}
             self.scores = {row["benchmark"]: row for row in found["scores"] if row["benchmark"] in current}
             self.details = {n: d for n, d in found["evaluation"]["benchmarks"].items() if n in current}

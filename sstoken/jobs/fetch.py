@@ -9,8 +9,9 @@ from pathlib import Path
 from sstoken.jobs import job, use_hub
 from sstoken.records.documents import ConfigError, read_table
 from sstoken.records.files import atomic_write, sha256_file
-from sstoken.records.identity import Ticket, name_of
+from sstoken.records.identity import name_of
 from sstoken.records.provenance import Cost, Record, measured
+from sstoken.records.ticket import Ticket
 
 
 def store_hub_rows(source: str, out: Path, *, lock: Path, ticket: Ticket, threads: int = 1) -> None:

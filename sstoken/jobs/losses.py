@@ -9,8 +9,8 @@ from sstoken.jobs import device_of, job
 from sstoken.models.flops import Shape
 from sstoken.models.load import Weights
 from sstoken.records.files import sha256_file
-from sstoken.records.identity import Ticket
 from sstoken.records.provenance import Cost, Record, measured
+from sstoken.records.ticket import Ticket
 from sstoken.training.reference_losses import ReferenceLosses, ReferenceMismatch, compute_losses, without_prompts
 
 

@@ -17,12 +17,13 @@ from transformers import PreTrainedModel
 from sstoken.data import TokenData
 from sstoken.experiment.config import Parallel, TrainingSettings
 from sstoken.jobs import device_of, each, job, run_folder
+from sstoken.jobs.costs import count, count_pass
 from sstoken.models.flops import Shape
 from sstoken.models.load import DTYPES, Weights
 from sstoken.models.sources import weights_sha256
-from sstoken.records.files import sha256_file, whole_folder
-from sstoken.records.identity import Ticket
+from sstoken.records.files import hashes, whole_folder
 from sstoken.records.provenance import Cost, Record, measured
+from sstoken.records.ticket import Ticket
 from sstoken.selection.methods import Method, build_method
 from sstoken.training.distributed import launch, leave
 from sstoken.training.record import STATE_FILE
@@ -103,6 +104,9 @@ def train_all(orders: list[Order]) -> None:
     each((f"{order.model}, {order.method.name}, {order.out.name}", partial(train, order)) for order in orders)
     for order in orders:
         shutil.rmtree(order.checkpoints, ignore_errors=True)
+        for left in order.out.glob("part*"):  # of a longer chain before this one
+            if int(left.name.removeprefix("part")) >= order.part:
+                shutil.rmtree(left)
 
 
 def train(order: Order) -> None:
@@ -165,8 +169,8 @@ def _last_checkpoint(folder: Path) -> Path | None:
     return max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
 
 
-def write_weights(trainer: SelectionTrainer, model: PreTrainedModel, order: Order) -> list[str]:
-    """Adapter or weights, the selection of every token, and the log: names of the files.
+def write_weights(trainer: SelectionTrainer, model: PreTrainedModel, order: Order) -> dict[str, str]:
+    """Adapter or weights, the selection of every token, and the log: name -> sha256.
 
     They are written beside the run's folder first: what is there stays as it is until all of the new is on the disk.
     """
@@ -179,10 +183,10 @@ def write_weights(trainer: SelectionTrainer, model: PreTrainedModel, order: Orde
         save_file(details, folder / "selection.safetensors", metadata={"tokens_sha256": data.sha256})
         lines = [json.dumps(row, sort_keys=True) for row in trainer.state.log_history if "loss" in row]
         (folder / "log.jsonl").write_text("\n".join(lines) + "\n")
-        return sorted(path.name for path in folder.iterdir())
+        return hashes(folder, sorted(path.name for path in folder.iterdir()))
 
 
-def write_record(order: Order, cost: Cost, trainer: SelectionTrainer, files: list[str]) -> None:
+def write_record(order: Order, cost: Cost, trainer: SelectionTrainer, files: dict[str, str]) -> None:
     """``run.json``, last: its existence means that the rest is whole."""
     data, weights = trainer.train_dataset.data, weights_sha256(order.out)
     losses = {signal: ReferenceLosses.load(path).weights_sha256 for signal, path in order.losses.items()}
@@ -193,34 +197,9 @@ def write_record(order: Order, cost: Cost, trainer: SelectionTrainer, files: lis
         "parallel": asdict(order.parallel), "weights_sha256": weights, "base_sha256": weights_sha256(order.base),
         "tokens_sha256": data.sha256, "samples": len(data), "steps": trainer.state.global_step,
         "counted": trainer.counted, "losses_sha256": losses,
-        "content": weights, "files": {name: sha256_file(order.out / name) for name in files},
+        "content": weights, "files": files,
     }  # fmt: skip
     Record(cost, details | order.ticket.details()).write(order.out / "run.json")
-
-
-def count(cost: Cost, trainer: SelectionTrainer, shape: Shape) -> None:
-    """Fill in what the run cost, from what its trainer counted."""
-    counted = trainer.counted
-    tokens, pairs = counted["tokens"], counted["attention_pairs"]
-    cost.tokens, cost.kept_tokens = tokens, counted["kept_tokens"]
-    cost.forward_tokens += tokens + counted["history_tokens"] + counted["candidate_tokens"]
-    cost.backward_tokens = tokens
-    if counted["candidate_tokens"]:  # as long as the chosen rows on average
-        share = counted["candidate_tokens"] / max(tokens, 1)
-        cost.flops += shape.forward(counted["candidate_tokens"], int(pairs * share), 0)
-    if counted["history_tokens"]:
-        cost.flops += shape.forward(counted["history_tokens"], pairs, counted["response_tokens"])
-    cost.flops += shape.forward(tokens, pairs, counted["projected_tokens"])
-    if trainer.args.gradient_checkpointing:
-        cost.flops += shape.recomputed(tokens, pairs, counted["projected_tokens"])
-    cost.flops += shape.backward(tokens, pairs, counted["projected_tokens"], counted["kept_tokens"])
-
-
-def count_pass(cost: Cost, data: TokenData, shape: Shape) -> None:
-    """Add the pass in which a part of a chain measured its reference."""
-    tokens, pairs = len(data.input_ids), int((data.lengths.double() ** 2).sum())
-    cost.forward_tokens += tokens
-    cost.flops += shape.forward(tokens, pairs, int(data.response_offset[-1]))
 
 
 def train_rank(request: dict) -> None:

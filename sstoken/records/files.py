@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -77,6 +77,11 @@ def sha256_file(path: str | Path) -> str:
     """Hexadecimal; a process reads a file once, unless it changes (a model's weights are asked for several times)."""
     stat = os.stat(path)
     return _sha256(os.path.realpath(path), stat.st_size, stat.st_mtime_ns)
+
+
+def hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Name -> sha256, of files of a folder."""
+    return {name: sha256_file(folder / name) for name in names}
 
 
 @cache

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.util
 import json
 import re
 import sys
+import sysconfig
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from sstoken.records.damage import Damaged, checked, fault, tell
 from sstoken.records.files import sha256_file
-from sstoken.records.provenance import Record, read_record
 
 PACKAGE = Path(__file__).parents[1]
 LENGTH = 16
@@ -33,11 +34,13 @@ class Code:
 
     entries: modules; whatever of this package they import is followed. leave_out: modules, or rooms (all modules of a
     name that begins so), whose code these numbers do not pass through. versions: libraries whose version moves them.
+    job: the module that puts the stage together; what it imports is not followed.
     """
 
     entries: tuple[str, ...]
     leave_out: tuple[str, ...] = ()
     versions: tuple[str, ...] = ()
+    job: str = ""
 
 
 # What no number passes through: documents, records and logs; names of files; counting of costs; what only refuses.
@@ -52,44 +55,65 @@ AS_CONTENT = (
     "sstoken.data.chat", "sstoken.data.encode",
 )  # fmt: skip
 SCORERS = "sstoken.selection.methods."
+PREPARE, FETCH = "sstoken.jobs.prepare", "sstoken.jobs.fetch"
+
+SINCE: dict[str, str] = {
+    "sstoken.jobs.evaluate": "6ae2995e8a0a8e67",
+    "sstoken.jobs.fetch": "4db5f16b6ea4e141",
+    "sstoken.jobs.losses": "3d54246290718ce1",
+    "sstoken.jobs.prepare": "6daad5d5382eafc8",
+    "sstoken.jobs.train": "bac04127459b5c43",
+}
+"""Jobs' modules -> their code as it was when they began to count: results that do not name them were made by that.
+
+Where an edit of a job moves no number (what its record says besides), the new hash goes here in the same commit.
+"""
 
 STAGES = {
-    "world": Code(("sstoken.world.generate",), SILENT),
-    "pretrain": Code(("sstoken.world.pretrain",), SILENT, ("torch", "transformers", "tokenizers")),
-    "model": Code(("sstoken.models.sources",), (*SILENT, "sstoken.world", "sstoken.data", "sstoken.models.hub")),
+    "world": Code(("sstoken.world.generate",), SILENT, job=PREPARE),
+    "pretrain": Code(("sstoken.world.pretrain",), SILENT, ("torch", "transformers", "tokenizers"), PREPARE),
+    "model": Code(
+        ("sstoken.models.sources",), (*SILENT, "sstoken.world", "sstoken.data", "sstoken.models.hub"), job=PREPARE
+    ),
     "random model": Code(
         ("sstoken.models.sources", "sstoken.world.tokenizer"),
         (*SILENT, "sstoken.data", "sstoken.models.hub", "sstoken.world.generate"),
         ("torch", "transformers", "tokenizers"),
+        PREPARE,
     ),
     "gguf model": Code(
         ("sstoken.models.sources",),
         (*SILENT, "sstoken.world", "sstoken.data", "sstoken.models.hub"),
         ("torch", "transformers", "tokenizers", "gguf"),
+        PREPARE,
     ),
-    "rows": Code(("sstoken.models.hub",), (*SILENT, "sstoken.data.chat", "sstoken.data.encode"), ("datasets",)),
+    "rows": Code(("sstoken.models.hub",), (*SILENT, "sstoken.data.chat", "sstoken.data.encode"), ("datasets",), FETCH),
     "benchmarks": Code(
-        ("sstoken.models.hub", "sstoken.evaluation.subtasks"), (*SILENT, "sstoken.data"), ("datasets", "lm_eval")
+        ("sstoken.models.hub", "sstoken.evaluation.subtasks"), (*SILENT, "sstoken.data"), ("datasets", "lm_eval"), FETCH
     ),
     "tokens": Code(
         ("sstoken.data", "sstoken.data.readers", "sstoken.data.encode", "sstoken.models.load"),
         (*SILENT, "sstoken.models.sources", "sstoken.models.hub", "sstoken.selection", "sstoken.training"),
         ("transformers", "tokenizers"),
+        PREPARE,
     ),
     "losses": Code(
         ("sstoken.training.reference_losses", "sstoken.models.load"),
         (*SILENT, *AS_CONTENT, SCORERS),
         ("torch", "transformers", "peft"),
+        "sstoken.jobs.losses",
     ),
     "train": Code(
         ("sstoken.training.setup", "sstoken.models.load"),
         (*SILENT, *AS_CONTENT, SCORERS),
         ("torch", "transformers", "peft", "accelerate"),
+        "sstoken.jobs.train",
     ),
     "evaluate": Code(
         ("sstoken.evaluation", "sstoken.evaluation.harness", "sstoken.models.load"),
         (*SILENT, *AS_CONTENT, "sstoken.tasks"),  # a benchmark's own name covers its task
         ("torch", "transformers", "peft", "tokenizers", "lm_eval", "datasets"),
+        "sstoken.jobs.evaluate",
     ),
     # what is not training's
     "audit": Code(
@@ -107,7 +131,9 @@ STAGES = {
 """The one place that says whose code a stage's numbers pass through."""
 
 REPORT = ("report", "experiment/reported.py")
-"""What draws the report, below the package's folder: code, templates, published numbers."""
+"""What draws the report, below the package's folder: code, templates, published numbers. What they import counts too."""
+
+REPORT_LIBRARIES = ("numpy", "pandas", "scipy", "statsmodels", "matplotlib", "jinja2")
 
 
 def name_of(parts) -> str:
@@ -145,7 +171,9 @@ def file_code(path: Path) -> str:
 def code_of(stage: str) -> dict[str, str]:
     """``{code <file below the package's folder>: hash}`` of every module that a stage's numbers pass through."""
     code = STAGES[stage]
-    return _coded(closure(code.entries, code.leave_out))
+    job = {code.job: _file_of(code.job)} if code.job else {}
+    edited = {module: path for module, path in job.items() if file_code(path) != SINCE.get(module)}
+    return _coded(closure(code.entries, code.leave_out) | edited)
 
 
 def report_code() -> dict[str, str]:
@@ -156,7 +184,9 @@ def report_code() -> dict[str, str]:
         for path in ((PACKAGE / name).rglob("*") if (PACKAGE / name).is_dir() else [PACKAGE / name])
     ]
     files = [path for path in paths if path.is_file() and path.suffix != ".pyc"]
-    return _coded({str(path): path for path in files})
+    imported = {name for path in files if path.suffix == ".py" for name in _imports(path)}
+    read = closure(imported, ("sstoken.records", "sstoken.experiment"))  # what those say, a report is told
+    return _coded({str(path): path for path in [*files, *read.values()]}) | _versions(REPORT_LIBRARIES)
 
 
 @cache
@@ -166,7 +196,35 @@ def scorer_code(config: type) -> dict[str, str]:
     own = closure(_imports(path), (*SILENT, "sstoken.selection.contract", SCORERS + "__init__"))
     everyone = closure(STAGES["train"].entries, STAGES["train"].leave_out)
     package = SCORERS.rstrip(".")
-    return _coded({"": path} | {n: p for n, p in own.items() if n not in everyone and n != package})
+    helpers, versions = ({}, {}) if path.is_relative_to(PACKAGE) else _of_ones_own(path)
+    theirs = {n: p for n, p in own.items() if n not in everyone and n != package}
+    return _coded({"": path} | helpers | theirs) | versions
+
+
+def _of_ones_own(path: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """What a file outside this package imports from elsewhere: (files of one's own, versions of packages installed)."""
+    installed = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    files: dict[str, Path] = {}
+    versions: dict[str, str] = {}
+    new = list(_imported(path))
+    while new:
+        name = new.pop()
+        if name in files or _within(name, PACKAGE.name):
+            continue
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, ValueError, AttributeError):  # a class or function, not a module
+            continue
+        if spec is None or not spec.has_location or spec.origin is None:
+            continue
+        origin = Path(spec.origin).resolve()
+        if any(origin.is_relative_to(folder) for folder in installed):
+            with suppress(PackageNotFoundError):
+                versions[f"version {name}"] = version(name).partition("+")[0]
+        elif origin.suffix == ".py":
+            files[name] = origin
+            new += _imported(origin)
+    return files, versions
 
 
 def _coded(modules: dict[str, Path]) -> dict[str, str]:
@@ -182,8 +240,12 @@ def _coded(modules: dict[str, Path]) -> dict[str, str]:
 @cache
 def versions_of(stage: str) -> dict[str, str]:
     """``{version <library>: version}``; builds of one version for other hardware (``2.13.0+cpu``) are the same."""
+    return _versions(STAGES[stage].versions)
+
+
+def _versions(libraries: Iterable[str]) -> dict[str, str]:
     found = {}
-    for library in STAGES[stage].versions:
+    for library in libraries:
         try:
             found[f"version {library}"] = version(library).partition("+")[0]
         except PackageNotFoundError:
@@ -224,6 +286,11 @@ def _file_of(module: str) -> Path | None:
 @cache
 def _imports(path: Path) -> tuple[str, ...]:
     """Modules of the package that a file imports, inside functions too."""
+    return tuple(name for name in _imported(path) if re.match(rf"{PACKAGE.name}\b", name))
+
+
+@cache
+def _imported(path: Path) -> tuple[str, ...]:
     found = []
     package = ".".join(path.relative_to(PACKAGE.parent).parts[:-1]) if path.is_relative_to(PACKAGE) else ""
     for node in ast.walk(ast.parse(path.read_text())):
@@ -233,117 +300,4 @@ def _imports(path: Path) -> tuple[str, ...]:
             above = package.rsplit(".", node.level - 1)[0] if node.level else ""
             module = ".".join(filter(None, [above, node.module]))
             found += [module, *(f"{module}.{alias.name}" for alias in node.names)]
-    return tuple(dict.fromkeys(name for name in found if re.match(rf"{PACKAGE.name}\b", name)))
-
-
-class ChangedMeanwhile(RuntimeError):
-    """Code or a file is no longer what it was when the workflow started."""
-
-
-@dataclass(frozen=True)
-class Ticket:
-    """What one result is to be made from, as known before anything runs.
-
-    stage: its kind. made_from: settings, seed, code, versions, hashes of files that a person may edit: plain values by
-    name. needs: what else it is made of -> (its ticket, its record, the key of that record that holds its content).
-    """
-
-    stage: str
-    made_from: dict[str, object]
-    needs: dict[str, tuple[str, str, str]] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return name_of([self.stage, self.made_from, {what: ticket for what, (ticket, *_) in self.needs.items()}])
-
-    def records(self) -> list[str]:
-        """Of everything that this is made of."""
-        return list(dict.fromkeys(record for _, record, _ in self.needs.values()))
-
-    def contents(self) -> dict[str, str]:
-        """what -> hash of its content, from the records of what this is made of."""
-        return {what: read_record(record)[key] for what, (_, record, key) in self.needs.items()}
-
-    @property
-    def identity(self) -> str:
-        return name_of([self.stage, self.made_from, self.contents()])
-
-    def check(self) -> None:
-        """Refuse to make something else than was asked for.
-
-        Raises:
-            ChangedMeanwhile: names the file.
-            Damaged: something that this is made of is not what was written.
-        """
-        for key, known in self.made_from.items():
-            kind, _, path = key.partition(" ")
-            if kind == "code":
-                place = PACKAGE.parent / path
-                now = file_code(place if place.exists() else Path(path).absolute())
-            elif kind == "file":
-                inside = PACKAGE.parent / path
-                now = sha256_file(inside if path.startswith(f"{PACKAGE.name}/") else path)[:LENGTH]
-            else:
-                continue
-            if now != known:
-                raise ChangedMeanwhile(f"{path} was changed after this workflow had started; start it again")
-        for record in self.records():
-            if Path(record).exists():
-                checked(Path(record))
-
-    def details(self) -> dict:
-        """What a record says of its ticket."""
-        return {
-            "identity": self.identity, "ticket": self.name, "made_from": self.made_from, "contents": self.contents(),
-            "needs": {what: ticket for what, (ticket, *_) in self.needs.items()},
-        }  # fmt: skip
-
-    def finished(self, record: Path) -> bool:
-        """Whether the record is of this identity, its files with it; if so it gets this ticket."""
-        found = whole(record, large=True)
-        if found is None or found.get("identity") != self.identity:
-            return False
-        details = self.details()
-        if {key: found.get(key) for key in details} != json.loads(json.dumps(details)):
-            Record.rewrite(record, found | details)
-        return True
-
-
-def whole(path: Path, *, large: bool = False) -> dict | None:
-    """The record of a result that is there and is what was written; of one that is damaged, None and a line that says so.
-
-    Args:
-        large: read files too that are so large that only their reader looks at them.
-    """
-    if not path.exists():
-        return None
-    try:
-        record = read_record(path)
-        found = fault(path, record, large=large)
-    except Damaged as error:
-        found = str(error)
-    if found:
-        tell(f"{found}; made again")
-        return None
-    return record
-
-
-def changes(record: dict, ticket: Ticket) -> list[str]:
-    """What of a stored result is not what its ticket asks for; [] where it is current."""
-    if "ticket" not in record:
-        return ["made by an older version"]
-    if record["ticket"] != ticket.name:
-        wanted = json.loads(json.dumps(ticket.made_from))
-        before = record.get("made_from", {})
-        found = [_change(key, before.get(key), wanted.get(key)) for key in {**wanted, **before}
-                 if before.get(key) != wanted.get(key)]  # fmt: skip
-        needs = {what: name for what, (name, *_) in ticket.needs.items()}
-        found += [what for what in {**needs, **record.get("needs", {})} if record["needs"].get(what) != needs.get(what)]
-        return found or ["made in another way"]
-    return []
-
-
-def _change(key: str, before, now) -> str:
-    if key.split(" ")[0] in ("code", "file"):
-        return key
-    return f"{key}: {json.dumps(before)} -> {json.dumps(now)}"
+    return tuple(dict.fromkeys(filter(None, found)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import resource
 import subprocess
@@ -14,7 +16,6 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from sstoken.records.damage import sealed, unsealed
 from sstoken.records.files import atomic_write
 
 PACKAGES = [
@@ -76,18 +77,34 @@ class Record:
 
     @staticmethod
     def rewrite(path: Path, document: dict) -> None:
-        """Put a whole record in the place of one that is there, or of none."""
+        """Put a whole record, sealed, in the place of one that is there, or of none."""
+        document = json.loads(json.dumps(document, default=str))
         with atomic_write(path) as temporary:
-            Path(temporary).write_text(sealed(document))
+            sealed = {**document, "seal": _seal(document)}
+            Path(temporary).write_text(json.dumps(sealed, indent=1, sort_keys=True) + "\n")
+
+
+class DamagedRecord(ValueError):
+    """A record that is not as its job wrote it."""
 
 
 def read_record(path: str | Path) -> dict:
-    """A record.
-
-    Raises:
-        Damaged: it is not what was written.
     """
-    return unsealed(path)
+    Raises:
+        DamagedRecord: it is cut, or edited since its job wrote it.
+    """
+    try:
+        document = json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise DamagedRecord(f"{path} is cut or damaged; delete it, and its result is made again") from error
+    if document.get("seal") not in (None, _seal(document)):  # None: of an older version
+        raise DamagedRecord(f"{path} was edited after its job wrote it; delete it, and its result is made again")
+    return document
+
+
+def _seal(document: dict) -> str:
+    plain = {key: value for key, value in document.items() if key != "seal"}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def software() -> dict:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from sstoken.records.damage import checked
 from sstoken.records.files import atomic_write
 from sstoken.records.provenance import COST_COLUMNS, read_record
 
@@ -18,7 +17,7 @@ def collect(evaluations: list[Path], records: list[Path], *, scores: Path, sampl
     """Write the three tidy files; rows keep the order of the grid, numbers their full precision."""
     score_rows, sample_frames = [], []
     for path in map(Path, evaluations):
-        record = checked(path)
+        record = read_record(path)
         key = {name: record["cost"][name] for name in ("model", "method", "seed")}
         score_rows += [{**key, **row} for row in record["scores"]]
         sample_frames.append(pd.read_parquet(path.parent / "samples.parquet").assign(**key))

@@ -26,6 +26,7 @@ def facts_of(grid: Grid) -> dict:
         "sources": list(sources),
         "made_up": bool(sources) and all("{world}" in source for source in sources),
         "data_per_seed": grid.draw("train", grid.seeds[0]) is not None,
+        "labelled": bool(grid.noisy_runs()),
         "miniatures": "{world}" in (grid.config["benchmarks_data"] or ""),
     }
 

@@ -29,6 +29,11 @@ def interval(low: float, high: float, digits: int = 2, *, plus: bool = False) ->
     return EMPTY if pd.isna(low) or pd.isna(high) else f"[{write(low, digits)}, {write(high, digits)}]"
 
 
+def plain(value: float | str) -> str:
+    """A setting's value as it was written: ``0.3``, ``1``, ``deep``."""
+    return value if isinstance(value, str) else f"{value:g}"
+
+
 def p_value(p: float) -> str:
     return EMPTY if pd.isna(p) else ("< 0.001" if p < 0.001 else f"{p:.3f}")
 

@@ -6,6 +6,7 @@ averaged over it.  The workflow's own files are left alone.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -38,15 +39,17 @@ def render_partial(grid: Grid) -> Path:
         raise ConfigError(f"{grid.root}: no run has been evaluated yet; `make reproduce` starts the grid")
     out = grid.root / "so-far"
     out.mkdir(exist_ok=True)
+    shutil.rmtree(out / "report", ignore_errors=True)  # figures and tables of results that were current once
     for name in SHARED:
         if (grid.root / name).exists() and not (out / name).is_symlink():
             (out / name).symlink_to(Path("..") / name)
     samples, costs = out / "samples.parquet", out / "costs.csv"
-    write_status(states, out / "status.csv")
+    write_status(states, out / "status.csv", grid.root)
     records = [path for path in grid.cost_records() if path in current]
     collect(evaluations, records, scores=out / "scores.csv", samples=samples, costs=costs)
     trained = [run for run in grid.noisy_runs() if grid.run_record(run) in current]
     selection = out / "selection.csv" if trained else None
+    (out / "selection.csv").unlink(missing_ok=True)  # of runs that were current once
     if selection:
         write_selection([grid.selection_source(run) for run in trained], selection)
     tables = out / "report" / "tables"

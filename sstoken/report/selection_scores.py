@@ -146,4 +146,4 @@ def write_selection(runs: list[dict], out: str | Path) -> None:
         scores = selection_scores(read_parts(map(Path, run["folders"])), data)
         frames.append(scores.assign(**{key: run[key] for key in ("model", "method", "seed")}))
     with atomic_write(out) as temporary:
-        pd.concat(frames)[COLUMNS].to_csv(temporary, index=False)
+        (pd.concat(frames) if frames else pd.DataFrame(columns=COLUMNS))[COLUMNS].to_csv(temporary, index=False)

@@ -19,6 +19,8 @@ from sstoken.training.segments import Segments
 
 PROBE = "sstoken_probe"
 FARTHEST = 2**20
+ROW = re.compile("floor_scale$")
+"""Llama 4 scales queries by a place that it counts along the row itself, whatever positions it is given."""
 SIZES = re.compile("(window|window_size|chunk_size|local_attention|index_topk|block_size)$")
 
 
@@ -66,6 +68,14 @@ def reach_of(model: torch.nn.Module, ids_T: torch.Tensor) -> int | None:
     found = [_reach(function, device) for function in _mask_functions(model, ids_T)]
     found += [size for part in (text_config(lm.config), lm.config) for size in _sizes(part)]
     return min((reach for reach in found if reach is not None), default=None)
+
+
+def row_limit(model: torch.nn.Module) -> int | None:
+    """The longest row in which the places that a model counts by itself are all of the first kind; None for any."""
+    config = text_config(causal_lm(model).config).to_dict()
+    return min(
+        (int(v) - 1 for name, v in config.items() if ROW.search(name) and isinstance(v, (int, float))), default=None
+    )
 
 
 def _mask_functions(model: torch.nn.Module, ids_T: torch.Tensor) -> list[Callable]:

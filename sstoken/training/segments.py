@@ -46,6 +46,7 @@ class Route:
     """How a model's losses are found; made by ``sstoken.training.selftest``.
 
     packed: samples may lie in one row. reach: the longest sample whose masks say no more than causality; None = any.
+    row: the longest row in which the model's own count of places changes nothing; None = any.
     limit: the longest sample of which the model's rotary frequencies do not change with its neighbours; None = any.
     linear_head: the logits are those of the output projection, unchanged.
     attention: of the padded pass: "function" (ours, around the model's), "eager", or None (the model's own, as it is).
@@ -65,13 +66,15 @@ class Route:
     options: frozenset[str]
     why: str = ""
     error: float = 0.0
+    row: int | None = None
 
     def packs(self, lengths: tuple[int, ...]) -> bool:
-        return self.packed and (self.reach is None or max(lengths, default=0) <= self.reach)
+        short = self.reach is None or max(lengths, default=0) <= self.reach
+        return self.packed and short and (self.row is None or sum(lengths) <= self.row)
 
     @property
     def mass_layers(self) -> frozenset[int]:
         """Layers whose mass can be had of samples of any length."""
         if not self.packed:
             return self.padded_mass
-        return self.packed_mass if self.reach is None else self.packed_mass & self.padded_mass
+        return self.packed_mass if self.reach is None and self.row is None else self.packed_mass & self.padded_mass

@@ -29,7 +29,7 @@ from sstoken.selection import token_loss
 from sstoken.training.distributed import is_sharded
 from sstoken.training.packing import forward, on_route
 from sstoken.training.padding import replaced_forward
-from sstoken.training.reach import reach_of
+from sstoken.training.reach import reach_of, row_limit
 from sstoken.training.segments import Route, Segments
 
 LENGTHS, PROMPTS = (13, 9), (4, 3)
@@ -282,7 +282,7 @@ class _Trial:
             reach = reach_of(self.model, self.samples[0])
         if reach is not None and reach < max(LENGTHS):
             return None, f"attention reaches {reach} tokens back"
-        return replace(route, reach=reach), ""
+        return replace(route, reach=reach, row=row_limit(self.model)), ""
 
 
 def _options(lm: PreTrainedModel) -> frozenset[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sstoken.world.corpus import corpus
 from sstoken.world.facts import WORLD_SEED, World, build_world
-from sstoken.world.noise import DEFAULT_NOISE, assemble, check_rates, clean_response, noisy_response
+from sstoken.world.noise import assemble, clean_response, noisy_response, rates_of
 from sstoken.world.skills import CHOICES, LANGUAGES, SKILLS, Item
 
 SHOTS = {"mmlu": 5, "tydiqa": 1}
@@ -21,6 +21,7 @@ def generate(
     *,
     seed: int,
     noise: dict[str, float] | None = None,
+    noise_factor: float = 1.0,
     reference_noise: float = 0.1,
     rows: int = 3200,
     reference_rows: int = 640,
@@ -39,13 +40,15 @@ def generate(
     Args:
         seed: of the instruction rows and their noise; facts, corpus and benchmarks belong to ``WORLD_SEED``.
         noise: share of rows that carry each kind; kinds left out have none. None: ``DEFAULT_NOISE``.
+        noise_factor: on all of these rates, >= 0. Rows and places stay as they are: what a lower factor plants, a higher
+            one plants too (but where an answer to another prompt takes a wrong answer's place).
         reference_noise: factor on these rates in the reference rows, which are curated, not perfect.
         rows, reference_rows: instruction rows. questions: of each benchmark. documents: of the corpus.
 
     Raises:
         ValueError: an unknown kind of noise or impossible rates.
     """
-    rates = check_rates(DEFAULT_NOISE if noise is None else noise)
+    rates = rates_of(noise, noise_factor)
     curated = {kind: rate * reference_noise for kind, rate in rates.items()}
     world = build_world()
     out = Path(out)
@@ -106,6 +109,12 @@ def _rows(items: list[Item], name: str, seed: int, rates: dict[str, float]) -> t
     return noisy, clean
 
 
+def questions_of(name: str, asked: int) -> int:
+    """How many questions a benchmark has where ``asked`` were asked for: as many in each of its languages."""
+    languages = len(LANGUAGES) if name == "tydiqa" else 1
+    return asked // languages * languages
+
+
 def _benchmark(world: World, name: str, questions: int) -> Iterable[tuple[str, list[dict], list[dict]]]:
     """(folder, questions about test entities, worked examples about training entities)."""
     languages = sorted(LANGUAGES) if name == "tydiqa" else [None]
@@ -113,7 +122,7 @@ def _benchmark(world: World, name: str, questions: int) -> Iterable[tuple[str, l
         folder = f"{name}/{language}" if language else name
         yield (
             folder,
-            _questions(world, name, "test", questions // len(languages), language),
+            _questions(world, name, "test", questions_of(name, questions) // len(languages), language),
             _questions(world, name, "train", max(SHOTS.get(name, 0), 1), language),
         )
 

@@ -32,19 +32,25 @@ class Piece:
     teaches: bool = False
 
 
-def check_rates(rates: dict[str, float]) -> dict[str, float]:
-    """The rates of every kind, those not named at their default of 0.
+def rates_of(noise: dict[str, float] | None = None, factor: float = 1.0) -> dict[str, float]:
+    """The rates of every kind, times ``factor``; those not named are 0.
+
+    Args:
+        noise: share of rows by kind. None: ``DEFAULT_NOISE``.
 
     Raises:
-        ValueError: an unknown kind, a rate outside [0, 1], or rates of wrong_answer and other_prompt that exceed 1
-            together (a response that answers another prompt has no answer of its own to get wrong).
+        ValueError: an unknown kind, a negative factor, a rate outside [0, 1], or rates of wrong_answer and other_prompt
+            that exceed 1 together (a response that answers another prompt has no answer of its own to get wrong).
     """
-    if unknown := sorted(set(rates) - set(DEFAULT_NOISE)):
+    noise = DEFAULT_NOISE if noise is None else noise
+    if unknown := sorted(set(noise) - set(DEFAULT_NOISE)):
         raise ValueError(f"noise: unknown kind {unknown[0]!r}; known: {', '.join(DEFAULT_NOISE)}")
-    full = dict.fromkeys(DEFAULT_NOISE, 0.0) | rates
+    if not factor >= 0:
+        raise ValueError(f"noise_factor is {factor}; it must not be negative")
+    full = dict.fromkeys(DEFAULT_NOISE, 0.0) | {kind: rate * factor for kind, rate in noise.items()}
     for kind, rate in full.items():
         if not 0 <= rate <= 1:
-            raise ValueError(f"noise: the rate of {kind} is {rate}; it is a share of rows, in [0, 1]")
+            raise ValueError(f"noise: the rate of {kind} is {rate:g}; it is a share of rows, in [0, 1]")
     if full["wrong_answer"] + full["other_prompt"] > 1:
         raise ValueError(
             "noise: wrong_answer and other_prompt exclude each other: their rates must not exceed 1 together"

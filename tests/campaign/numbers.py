@@ -11,8 +11,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from sstoken.records.damage import sealed, unsealed
 from sstoken.records.files import sha256_file
+from sstoken.records.provenance import Record, read_record
 from tests.campaign.runs import SMALL, Campaign, finish, launch
 from tests.flow import Workflow
 
@@ -59,8 +59,8 @@ def reference_without_number(flow: Workflow) -> str | None:
     arrays["loss"][3] = torch.nan
     save_file(arrays, path, metadata=metadata)
     record = path.with_suffix(".json")
-    document = unsealed(record) | {"files": {path.name: sha256_file(path)}, "content": sha256_file(path)}
-    record.write_text(sealed(document))
+    document = read_record(record) | {"files": {path.name: sha256_file(path)}, "content": sha256_file(path)}
+    Record.rewrite(record, document)
     code, text = run(flow)
     if code and path.name in text and "finite" in text:
         return None

@@ -64,6 +64,23 @@ def test_what_the_trial_keeps_from_packing_would_be_wrong(family):
     assert (wrong_R - expected_R).abs().max() > 1e-3
 
 
+def test_a_row_in_which_the_model_counts_places_by_itself_is_short():
+    """Each of four samples is short enough to be packed; together they are not."""
+    model, samples = tiny_model("llama4_text, scaled by place"), samples_of(97)
+    route, lengths = route_of(model), tuple(len(sample.ids_T) for sample in samples)
+    assert route.row == 39 and all(route.packs((length,)) for length in lengths) and not route.packs(lengths)
+    assert route.packs(lengths[:1] + lengths[2:])
+    for some in (samples, [samples[0], *samples[2:]]):
+        expected_R, _ = plain(model, some)
+        torch.testing.assert_close(by_route(model, some)[0], expected_R, atol=1e-5, rtol=0)
+    anyhow = replace(route, row=None)
+    selftest._routes.update({key: anyhow for key, value in selftest._routes.items() if value == route})
+    try:
+        assert (by_route(model, samples)[0] - plain(model, samples)[0]).abs().max() > 0.1
+    finally:
+        selftest._routes.clear()
+
+
 def test_a_small_leak_is_seen_where_losses_hardly_tell():
     """With weights as small as a fresh model's, the state of another sample moves losses by 1e-5."""
     model = tiny_model("lfm2")

@@ -6,17 +6,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sstoken.experiment.config import check_config
+from sstoken.experiment.config import check_config, load_config
 from sstoken.experiment.grid import Grid
 from sstoken.report.published import deviations, deviations_page
 from sstoken.selection import attention_mass, keep_top
-from sstoken.selection.methods import load_method
+from sstoken.selection.methods import full, load_method
 from sstoken.training.collate import PackedCollator
 from sstoken.training.dataset import SelectionDataset, fixed_mask
 from sstoken.training.history import History
 from sstoken.training.objective import choose, items
-from sstoken.training.setup import known_signals, training_arguments
+from sstoken.training.setup import known_signals, method_of_part, part_of, training_arguments
 from tests.conftest import ragged_tokens
+from tests.trainers import adapter_of, trainer_for
 
 HISTORY = [[3.0, 2.0, 4.0, 1.0, 2.5], [2.0]]
 CURRENT = [[2.0, 2.5, 1.0, 0.5, 2.0], [1.5]]  # REL: 1, -0.5, 3, 0.5, 0.5 and 0.5
@@ -60,6 +61,8 @@ def test_the_list_is_complete_and_the_page_is_made_of_it(root):
     }  # fmt: skip
     own = {"normalisation-others", "precision", "rel-sign", "chain", "batch", "runs"}
     assert set(deviations()) == walked | own
+    for row in walked | own:
+        assert callable(globals().get(f"test_{row.replace('-', '_')}")), f"{row} has no test here"
     assert (root / "docs" / "deviations.md").read_text() == deviations_page()
     assert "docs/deviations.md" in (root / "README.md").read_text()
 
@@ -109,6 +112,62 @@ def test_normalisation_over_two_micro_batches():
     mean = (first + 1.5 + 2 * first + 1.5) / 8
     assert totals["sstoken-tokens", "corrected"] == pytest.approx(mean)
     assert totals["sstoken", "as_published"] == pytest.approx(mean)  # as many kept tokens in both: the means agree
+
+
+def test_normalisation_others():
+    """Three kept tokens of loss 1 in one micro-batch, one of loss 5 in the other: 8 / 4 over all, (3 / 3 + 5) / 2 of means."""
+    found = {}
+    for name in ("full", "random", "rho1", "tokencleaning-fixed"):
+        for track, expected in (("corrected", "tokens"), ("as_published", "micro-batch")):
+            assert load_method(name, track=track).normalisation == expected
+    for track in ("corrected", "as_published"):
+        method = load_method("full", track=track)
+        batches = []
+        for responses in (3, 1):
+            sample = {"input_ids": torch.arange(1 + responses), "position": 0}
+            sample["response_mask"] = torch.tensor([False] + [True] * responses)
+            batches.append(PackedCollator.of(method)([sample]))
+        losses = [torch.ones(3), torch.tensor([5.0])]
+        sums = [float((choose(method, b, loss=x).weight_R * x).sum()) for b, x in zip(batches, losses, strict=True)]
+        found[track] = sum(sums) / items(method, batches)
+    assert found == pytest.approx({"corrected": 2.0, "as_published": 3.0})
+
+
+def test_rel_sign():
+    """History minus current: what the model has learnt most comes first; the other way round keeps the opposite."""
+    rel = [1.0, -0.5, 3.0, 0.5, 0.5]
+    method = load_method("self-modulated")
+    choice = choose(method, batch_for(method, history_loss=HISTORY), loss=flat(CURRENT), mass_N=mass_of(MASS))
+    assert choice.score_R[:5].tolist() == pytest.approx([(r + 0.5) / 3.5 for r in rel], abs=1e-6)
+    assert choice.keep_R[:5].tolist() == [True, False, True, True, False]  # of two equal ones the earlier
+    turned = choose(method, batch_for(method, history_loss=CURRENT), loss=flat(HISTORY), mass_N=mass_of(MASS))
+    assert turned.keep_R[:5].tolist() == [False, True, False, True, True]
+
+
+def test_chain():
+    """Twelve samples in five parts of 2, 2, 3, 2 and 3; the first trains in full, the others by what the part before left."""
+    data, method = ragged_tokens(12), load_method("tokencleaning-self-evolving")
+    signals = {"base_loss": torch.arange(int(data.response_offset[-1]), dtype=torch.float32)}
+    parts = [part_of(data, signals, method, part) for part in range(method.parts)]
+    assert [len(part) for part, _ in parts] == [2, 2, 3, 2, 3]
+    assert torch.cat([own["base_loss"] for _, own in parts]).equal(signals["base_loss"])
+    first, second = method_of_part(method, 0), method_of_part(method, 1)
+    assert (first.keep_ratio, type(first.scorer)) == (1.0, full.Config)
+    assert (second.reference, second.keep_ratio) == ("previous", 0.6)
+
+
+def test_batch(root, tmp_path):
+    settings = grid_of(root).training
+    assert (settings.micro_batch_size, settings.accumulation) == (3, 2)
+    for processes in (1, 2):  # more devices share the same batch, they do not enlarge it
+        arguments = training_arguments(settings, tmp_path, 0, "cpu", processes)
+        assert arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes == 6
+
+
+def test_runs(root):
+    """Several seeds by default; what one run cannot show, the intervals, is tested in test_statistics.py by numbers."""
+    for name in ("config", "paper"):
+        assert len(load_config(root / "config" / f"{name}.yaml", instruct_data="rows")["seeds"]) >= 3
 
 
 def test_rho1():
@@ -190,6 +249,15 @@ def test_clipping(root, tmp_path):
     assert {track: training_arguments(s, tmp_path, 0, "cpu").max_grad_norm for track, s in found.items()} == {
         "corrected": 1.0, "as_published": 0,
     }  # fmt: skip
+    steps = {}
+    for norm in (0.0, 0.001):  # the first step of plain gradient descent is as long as the gradient, or as the bound
+        options = {"max_steps": 1, "learning_rate": 1.0, "optim": "sgd", "max_grad_norm": norm}
+        trainer = trainer_for("full", ragged_tokens(8), tmp_path, args=options)
+        before = adapter_of(trainer)
+        trainer.train()
+        after = adapter_of(trainer)
+        steps[norm] = sum(float(((after[name] - before[name]) ** 2).sum()) for name in before) ** 0.5
+    assert steps[0.001] == pytest.approx(0.001, rel=1e-3) and steps[0.0] > 0.01
     own = grid_of(root, track="as_published", training={"max_grad_norm": 0.5})
     assert own.training.max_grad_norm == 0.5  # what the configuration says stands
     assert grid_of(root, track="as_published").training_section["max_grad_norm"] == 0

@@ -80,6 +80,8 @@ def test_every_figure_is_there_in_three_formats_with_words(case, drawn):
         "trajectory-small-llama",
         "ablation-gamma",
         "ablation-layer",
+        "when-noise",
+        "when-length",
         "shaded-small-llama",
     }
     expected |= {
@@ -139,6 +141,19 @@ def test_forest_fills_what_is_significant_only(case, drawn):
     }
     assert filled == {round(x, 6) for x in differences[differences["significant"]]["estimate"]}
     assert len(filled) < len(differences)
+
+
+def test_methods_are_drawn_minus_full_over_the_noise_that_there_is(drawn):
+    (axis,) = drawn["when-noise"].figure.axes
+    handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    assert set(handles) == {"rho1", "sstoken"}
+    for handle in handles.values():
+        assert list(handle.lines[0].get_ydata()) == [0.75, 0.0, -1.0]
+        assert handle.lines[0].get_xdata() == pytest.approx([5, 20, 40], abs=1)
+    assert axis.get_xlabel() == "noise, % of the response tokens"
+    (axis,) = drawn["when-length"].figure.axes
+    assert axis.get_xscale() == "log" and [label.get_text() for label in axis.get_xticklabels()] == ["0.25", "1", "2"]
+    assert "0.25: rho1 highest (+0.8)" in drawn["when-length"].alt
 
 
 def test_without_truth_ablations_or_runs_figures_are_left_out_and_say_why(tmp_path):
@@ -333,3 +348,29 @@ def test_selection_of_other_data_is_not_shown(case, tmp_path):
 def test_noise_is_shown_for_every_kind(drawn):
     labels = [t.get_text() for t in drawn["noise-small-llama"].figure.axes[1].get_xticklabels()]
     assert labels == ["all", *(kind.replace("_", " ") for kind in KINDS)]
+
+
+def test_runs_that_the_report_does_not_ask_for_count_in_nothing(tmp_path):
+    """Of a seed taken out of the configuration, of a longer chain before, of an older formula: they lie beside the others."""
+    counted = {"seed0": 6, "seed0/part0": 6, "seed0/part7": 10, "seed1": 10}
+    for place, kept in counted.items():
+        folder = tmp_path / "runs" / "small-llama" / "sstoken" / place
+        folder.mkdir(parents=True, exist_ok=True)
+        record = {"counted": {"kept_tokens": kept, "response_tokens": 10}}
+        (folder / "run.json").write_text(json.dumps(record))
+        (folder / "log.jsonl").write_text(json.dumps({"loss": kept}) + "\n")
+    results = Results(tmp_path, facts())
+    assert results.kept_share("small-llama", "sstoken") == 0.8  # nothing says which count
+    states = {"seed0": "current", "seed0/part0": "current", "seed0/part7": "stale"}
+    rows = [f"runs/small-llama/sstoken/{place}/run.json,{state}" for place, state in states.items()]
+    (tmp_path / "status.csv").write_text("\n".join(["record,state", *rows]) + "\n")
+    results = Results(tmp_path, facts())
+    assert results.kept_share("small-llama", "sstoken") == 0.6
+    (log,) = results.logs("small-llama", "sstoken")
+    assert log["loss"].tolist() == [6, 6]
+
+
+def test_selection_of_rows_that_carried_labels_once_is_not_shown(tmp_path):
+    write_tables(tmp_path, facts())
+    assert not Results(tmp_path, facts()).selection.empty
+    assert Results(tmp_path, facts(labelled=False)).selection.empty

@@ -2,12 +2,15 @@
 
 import json
 import logging
+import re
 
 import datasets
 import pytest
 import torch
 
 from sstoken.data import DataError, check_limits, read_rows, rows_of, token_data
+from sstoken.data.forms import read_form
+from sstoken.data.messages import BadForm
 from tests.byte_models import byte_tokenizer
 
 CHAT = (
@@ -225,3 +228,35 @@ def test_tokens_past_the_models_embedding_are_known_at_once(tokenizer, tmp_path)
     check_limits(tokens(tokenizer, {"input_ids": [1, 99], "labels": [1, 99]}), folder)
     with pytest.raises(DataError, match="token 100 of the tokenizer is past the model's embedding of 100"):
         check_limits(tokens(tokenizer, {"input_ids": [1, 100], "labels": [1, 100]}), folder)
+
+
+QUESTION = {"role": "user", "content": "x"}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"instruction": "a", "output": "b", "train": False}, "the row says not to train on it"),
+        ({"prompt": "a", "completion": "b", "weight": 0}, "the row says not to train on it"),
+        ({"prompt": "a", "completion": "b", "weight": 0.5}, "the row: weight 0.5; a turn is trained on"),
+        ({"messages": [QUESTION, {"role": "assistant", "content": "y", "loss": False}]}, "loss False is not read here"),
+        ({"conversations": [{"from": "human", "value": "x"}, {"from": "gpt", "value": "y", "loss_weight": 0.0}]},
+         "message 2: loss_weight 0.0 is not read here; write train: false"),
+        ({"messages": [QUESTION | {"train": True}, {"role": "assistant", "content": "y"}]}, "only responses are trained on"),
+        ({"input_ids": [1, 2, 3], "labels": [1, 2, 3], "position_ids": [0, 1, 0]}, "several samples packed into one row"),
+        ({"input_ids": [1, 2, 3], "labels": [1, 2, 3], "seq_lengths": [2, 1]}, "several samples packed into one row"),
+    ],
+)  # fmt: skip
+def test_what_says_not_to_train_is_not_trained_on_in_silence(row, message):
+    with pytest.raises(BadForm, match=re.escape(message)):
+        read_form(row)
+
+
+def test_what_says_nothing_else_is_read_and_settings_are_named():
+    read_form(
+        {"messages": [QUESTION | {"loss": False, "weight": 1}, {"role": "assistant", "content": "y", "train": True}]}
+    )
+    read_form({"input_ids": [0, 1, 2, 3], "labels": [-100, 1, 2, 3], "attention_mask": [0, 1, 1, 1],
+               "position_ids": [1, 0, 1, 2], "seq_lengths": [4]})  # fmt: skip
+    row = {"instruction": "a", "output": "b", "index": 5, "kwargs": {"enable_thinking": False}, "flag": True}
+    assert read_form(row).unread == ("kwargs", "flag")

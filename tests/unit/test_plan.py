@@ -96,7 +96,7 @@ def questions_and_rows(folder):
         path.write_text("{}\n")
 
 
-@pytest.mark.parametrize("name", ["paper", "config", "smollm2", "idea", "ci"])
+@pytest.mark.parametrize("name", ["paper", "config", "when", "smollm2", "idea", "ci"])
 def test_every_configuration_has_a_plan(workflow, root, name):
     settings = ["instruct_data=rows.jsonl", "benchmarks_data=questions"] if name == "smollm2" else []
     questions_and_rows(workflow.folder)

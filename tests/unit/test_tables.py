@@ -346,8 +346,8 @@ def test_ablations_are_filed_apart_from_the_main_table(write):
     methods = {**SEEDS, "sstoken.gamma=0.25": [0, 1]}
     samples = samples_of(methods)
     points = [
-        {"method": "sstoken", "value": 0.25, "run": "sstoken.gamma=0.25"},
-        {"method": "sstoken", "value": 0.5, "run": "sstoken"},
+        {"method": "sstoken", "value": 0.25, "run": "sstoken.gamma=0.25", "against": "full", "condition": ""},
+        {"method": "sstoken", "value": 0.5, "run": "sstoken", "against": "full", "condition": ""},
     ]
     read = write(samples, ablations=[{"name": "gamma", "option": "loss_weight", "models": ["one"], "points": points}])
     found = read("ablations.csv")

@@ -20,6 +20,9 @@ from sstoken.selection.methods import MethodError
 
 # scripts run in processes of their own: they find the package without its being installed
 sstoken.show_to_subprocesses()
+# a run is what the configuration says, not what a shell has set for another program
+if left_out := sstoken.drop_settings_of_the_environment():
+    print(f"not used here, since they change numbers: {', '.join(left_out)}", file=sys.stderr)
 # every job but those of fetch.smk runs with the hub switched off
 sstoken.switch_hub_off()
 

@@ -74,8 +74,8 @@ rule world:
         title=order("world", "title"),
         results=order("world", "results"),
         seed=lambda w: GRID.world_seed(order("world", "results")(w)[0]["key"][0]),
-        rows_only=lambda w: order("world", "results")(w)[0]["key"][0] is not None,
-        options=(CONFIG["world"] or {}).get("options"),
+        rows_only=lambda w: order("world", "results")(w)[0]["key"] != [None],
+        options=lambda w: GRID.world_options(*order("world", "results")(w)[0]["key"][1:]),
     message:
         "generate the embedded world {params.title}"
     script:

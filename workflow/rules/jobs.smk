@@ -14,6 +14,10 @@ JOBS = Jobs(GRID, plan=workflow.is_main_process)
 type(workflow).rerun_triggers = property(lambda _: frozenset({RerunTrigger.SOFTWARE_ENV}))
 
 
+if not workflow.is_main_process and (changed := JOBS.changed_since_the_start()):
+    raise WorkflowError(f"{', '.join(changed)}: changed after this workflow had started; start it again")
+
+
 def order(rule, key=None):
     """Of a rule's job: what it waits for, what it makes, for which model."""
     return lambda wildcards: JOBS.order(rule, wildcards.job)[key]
@@ -29,6 +33,7 @@ REPORT_NAME = JOBS.report(facts_of(GRID), table_options(GRID), CONFIG, sha256_fi
 if workflow.is_main_process:
     JOBS.forget(REPORT_NAME)
 HELD = ExitStack()
+MADE_ANEW = {}
 
 
 def start():
@@ -40,15 +45,23 @@ def start():
     if settings := remember(CONFIG, GRID.root):
         print(settings, file=sys.stderr, flush=True)
     JOBS.write(REPORT_NAME, AUDIT_NAME)
-    rules_to_run = {job.rule.name for job in workflow.dag.needrun_jobs()}
-    if rules_to_run & {"collect", "selection", "tables", "figures", "page"}:
-        JOBS.replace("report", REPORT_NAME)
-    if rules_to_run & {"audit_model", "audit"}:
-        JOBS.replace("audit", AUDIT_NAME)
+    MADE_ANEW.update(made_anew())
+    for kind, name in MADE_ANEW.items():
+        JOBS.replace(kind, name)
     workflow.dag.priorityfiles |= set(JOBS.first())  # the first model's main table before the others
     workflow.dag.update_priority()
     progress = Progress(GRID.progress(), JOBS.wanted(), {model: GRID.main_table(model) for model in GRID.models})
     progress.watch(lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def made_anew():
+    """Kind -> name, of the report and the audit where a rule of theirs is to run."""
+    rules_to_run = {job.rule.name for job in workflow.dag.needrun_jobs()}
+    rules = {
+        "report": ({"collect", "selection", "tables", "figures", "page"}, REPORT_NAME),
+        "audit": ({"audit_model", "audit"}, AUDIT_NAME),
+    }
+    return {kind: name for kind, (own, name) in rules.items() if rules_to_run & own}
 
 
 def stamp(rule):
@@ -78,6 +91,12 @@ def losses_asked(rule="losses"):
         return asked
 
     return function
+
+
+def sealed():
+    """What the workflow does when all is done."""
+    for kind in MADE_ANEW:
+        JOBS.seal(kind)
 
 
 def show():

@@ -1,7 +1,17 @@
 # Tidy scores and costs, and the tables.
-TABLES = ["main", "differences", "pooled", "recovered", "costs", "published", "deviations"]  # also as .md and .tex
+TABLES = [
+    "main",
+    "differences",
+    "pooled",
+    "recovered",
+    "costs",
+    "claims",
+    "published",
+    "deviations",
+]  # also as .md and .tex
 DATA = ["averages", "axes", "leads", "mcnemar", "ablations", "missing"]
 TRUTH = ["selection"] if GRID.noisy_runs() else []
+VALUES = [f"ablation-{ablation.name}" for ablation in GRID.ablations]
 
 
 rule collect:
@@ -43,7 +53,7 @@ rule tables:
     output:
         touch(stamp("tables")),
         **{name: f"{ROOT}/report/tables/{name}.csv" for name in TABLES + DATA},
-        text=[f"{ROOT}/report/tables/{name}.{kind}" for name in TABLES + TRUTH for kind in ("md", "tex")],
+        text=[f"{ROOT}/report/tables/{name}.{kind}" for name in TABLES + TRUTH + VALUES for kind in ("md", "tex")],
     log:
         f"{ROOT}/logs/tables.log",
     benchmark:

@@ -6,7 +6,7 @@ with imports():
     from sstoken.evaluation import load_benchmarks
     from sstoken.jobs.evaluate import evaluate_all
     from sstoken.records.devices import own_gpus
-    from sstoken.records.identity import Ticket
+    from sstoken.records.ticket import Ticket
 
 with logged(snakemake.log[0]), own_gpus(snakemake.resources.get("gpu", 0)):
     params = snakemake.params

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from sstoken.jobs import logged
 from sstoken.jobs.fetch import store_benchmarks
-from sstoken.records.identity import Ticket
+from sstoken.records.ticket import Ticket
 
 with logged(snakemake.log[0]):
     params = snakemake.params

@@ -7,7 +7,7 @@ with imports():
     from sstoken.jobs.losses import store_losses
     from sstoken.models.load import Weights
     from sstoken.records.devices import own_gpus
-    from sstoken.records.identity import Ticket
+    from sstoken.records.ticket import Ticket
 
 with logged(snakemake.log[0]), own_gpus(snakemake.resources.get("gpu", 0)):
     params = snakemake.params

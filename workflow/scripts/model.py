@@ -5,7 +5,7 @@ from sstoken.jobs import imports, logged
 with imports():
     from sstoken.jobs.prepare import store_model
     from sstoken.models.table import ModelEntry
-    from sstoken.records.identity import Ticket
+    from sstoken.records.ticket import Ticket
 
 with logged(snakemake.log[0]):
     params, (result,) = snakemake.params, snakemake.params.results

@@ -1,7 +1,6 @@
 from pathlib import Path
 
 from sstoken.jobs import logged
-from sstoken.records.damage import hold
 from sstoken.report.tables import write_tables
 
 with logged(snakemake.log[0]):
@@ -13,4 +12,3 @@ with logged(snakemake.log[0]):
         selection=next(map(Path, snakemake.input.get("selection", [])), None),
         **dict(snakemake.params.items()),
     )
-    hold(snakemake.output[0], snakemake.output)

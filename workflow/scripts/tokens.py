@@ -5,7 +5,7 @@ from sstoken.jobs import each, imports, logged
 
 with imports():
     from sstoken.jobs.prepare import store_tokens
-    from sstoken.records.identity import Ticket
+    from sstoken.records.ticket import Ticket
 
 with logged(snakemake.log[0]):
     params = snakemake.params

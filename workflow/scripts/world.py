@@ -2,7 +2,7 @@ from pathlib import Path
 
 from sstoken.jobs import logged
 from sstoken.jobs.prepare import store_world
-from sstoken.records.identity import Ticket
+from sstoken.records.ticket import Ticket
 
 with logged(snakemake.log[0]):
     params, (result,) = snakemake.params, snakemake.params.results

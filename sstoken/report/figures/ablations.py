@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from sstoken.experiment.conditions import is_setting
 from sstoken.report.figures.style import INK, QUIET, Drawn, LeftOut, Look, legend_below, panels, whiskers
 from sstoken.report.numbers import number
 from sstoken.report.results import Results
@@ -12,9 +13,10 @@ SYMBOLS = {"loss_weight": "loss weight γ", "keep_ratio": "keep ratio ρ"}
 
 
 def draw(results: Results) -> list[Drawn | LeftOut]:
-    asked = [(a["name"], a["option"]) for a in results.facts.ablations]
-    if not asked:
+    if not results.facts.ablations:
         return [LeftOut("ablations", "Ablations", "this configuration asks for none")]
+    # settings of data and training are compared with full at the same value: sstoken.report.figures.when
+    asked = [(a["name"], a["option"]) for a in results.facts.ablations if not is_setting(a["option"])]
     return [_ablation(results, name, option) for name, option in asked]
 
 

@@ -30,6 +30,7 @@ SECTIONS = [
     ),
     ("differences", "Differences", "Average of a method minus full's, with its test."),
     ("recovered", "Taught, lost and recovered", "Recovered: 0 = full-data training, 1 = the oracle."),
+    ("claims", "The paper's claims", "Where each holds, over the ablations' values, and where not."),
     ("selection", "What each method kept", "Planted noise, by kind."),
     ("costs", "Costs", "Time, tokens, operations and memory of a run."),
     ("published", "Published beside reproduced", "The papers' numbers and this run's."),
@@ -55,7 +56,12 @@ def render_page(results: Results, out: str | Path, *, config: dict | None = None
     facts = results.facts
     several = len(facts.models) > 1
     drawn, left_out = _figures(results.root / "report" / "figures")
-    tables, absent = _tables(results.root / "report" / "tables", [s for s in SECTIONS if several or s[0] != "pooled"])
+    sections = [s for s in SECTIONS if several or s[0] != "pooled"]
+    ablated = [
+        (f"ablation-{a['name']}", f"Over {a['name']}", "Method minus full at each value.") for a in facts.ablations
+    ]
+    place = [name for name, *_ in sections].index("claims")
+    tables, absent = _tables(results.root / "report" / "tables", [*sections[:place], *ablated, *sections[place:]])
     rows = [overview(results, model) for model in facts.models]
     page = environment.get_template("page.html.j2").render(
         facts=facts,
@@ -73,7 +79,7 @@ def render_page(results: Results, out: str | Path, *, config: dict | None = None
         left_out=left_out,
         samples=[(m, s) for m in facts.models if (s := shaded_samples(results, m))],
         missing=results.missing.to_dict("records"),
-        origin=origin_of(results.root),
+        origin=origin_of(results.root, results.counts),
         config=json.dumps(config, indent=1, ensure_ascii=False) if config else None,
         listed=listed,
         share=share,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +25,12 @@ class Origin:
         return [name for name, values in self.software.items() if len(values) > 1]
 
 
-def origin_of(root: Path) -> Origin:
-    paths = [path for pattern in [*PATTERNS, EVALUATIONS] for path in sorted(root.glob(pattern))]
+def origin_of(root: Path, counts: Callable[[Path], bool] = lambda path: True) -> Origin:
+    """
+    Args:
+        counts: whether a record is one of the report's.
+    """
+    paths = [path for pattern in [*PATTERNS, EVALUATIONS] for path in sorted(root.glob(pattern)) if counts(path)]
     found: dict[str, set[str]] = {"commit": set(), "device": set(), "platform": set()}
     hashes = []
     for path in paths:

@@ -75,10 +75,9 @@ def _tokens(results: Results):
     from sstoken.data import DataError, TokenData
 
     for model in results.facts.models:
-        # train.safetensors, or one a seed; train+reference.safetensors holds other rows
-        for path in sorted(
-            p for p in (results.root / "tokens" / model).glob("*.safetensors") if p.name.split(".")[0] == "train"
-        ):
+        # train.safetensors, or one a seed; all others hold other rows, such as those of an ablation's value
+        folder = results.root / "tokens" / model
+        for path in [folder / "train.safetensors", *sorted(folder.glob("train.seed*.safetensors"))]:
             try:
                 return TokenData.load(path)
             except DataError:
@@ -137,7 +136,8 @@ def _not_said(results: Results) -> str:
             "Whether any of this holds for natural text, for public benchmarks, or for models of billions of parameters."
         )
     new = "seeds and their data" if facts.data_per_seed else "seeds"
-    parts.append(
-        f"What happens at other rates of noise, other settings, other models. Intervals cover new questions and {new} alone."
-    )
+    varied = [f"{a['name']} ({a['option']})" for a in facts.ablations]
+    text = "What happens at other rates of noise, other settings, other models"
+    text += f", but for the values of {listed(varied)}, each varied alone" if varied else ""
+    parts.append(f"{text}. Intervals cover new questions and {new} alone.")
     return " ".join(parts)

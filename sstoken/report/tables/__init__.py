@@ -10,6 +10,7 @@ from sstoken.records.documents import pick, read_table
 from sstoken.report.published import deviations_table, published_table
 from sstoken.report.question_scores import AVERAGE, MISSING_COLUMNS, pooled, read_runs
 from sstoken.report.tables import captions
+from sstoken.report.tables.ablations import CLAIM, ablation_tables, main_claims
 from sstoken.report.tables.costs import cost_table
 from sstoken.report.tables.estimates import (
     ALL_MODELS,
@@ -21,8 +22,6 @@ from sstoken.report.tables.estimates import (
     MCNEMAR,
     POOLED,
     RECOVERED,
-    ablation_table,
-    averages,
     axes,
     complete,
     concat,
@@ -31,7 +30,6 @@ from sstoken.report.tables.estimates import (
     main_table,
     model_tables,
     pooled_differences,
-    with_average,
 )
 from sstoken.report.tables.formats import write_csv, write_text
 
@@ -56,31 +54,25 @@ def write_tables(
     Args:
         samples, costs: of ``collect``. benchmarks_file: names and display names.
         models, benchmarks: in the order of the report. seeds: method -> its seeds, in the order of the report.
-        passes: see ``cost_table``. ablations: see ``ablation_table``. selection: ``selection.csv``, where data carries truth.
+        passes: see ``cost_table``. ablations: see ``ablation_tables``. selection: ``selection.csv``, where data carries truth.
 
     Raises:
         ValueError: runs that were scored on different questions.
     """
+    if selection is None:
+        for kind in ("csv", "md", "tex"):  # of rows that carried labels once
+            (folder / f"selection.{kind}").unlink(missing_ok=True)
     known = {row["name"]: row["column"] for row in read_table(benchmarks_file, "benchmarks")}
     published = {row["name"]: row["column"] for row in read_table(PUBLISHED_BENCHMARKS, "benchmarks")}
     columns = pick("benchmark", benchmarks, known, benchmarks_file)
     titles = [*columns.values(), AVERAGE]
-    every_seed = max(seeds.values(), key=len)
-    found, missing, ablated, complete_runs = [], [], [], []
+    found, missing, complete_runs = [], [], []
     for model in models:
         runs, holes = read_runs(samples, model, seeds, benchmarks)
         missing.append(holes)
         if runs.methods:
             found.append(model_tables(runs, columns))
             complete_runs.append(runs)
-        points = [point for ablation in ablations if model in ablation["models"] for point in ablation["points"]]
-        if points:
-            runs, holes = read_runs(
-                samples, model, {p["run"]: seeds.get(p["run"], every_seed) for p in points}, benchmarks
-            )
-            missing.append(holes)
-            if runs.methods:
-                ablated.append(averages(runs, titles, with_average(len(benchmarks))))
 
     methods = list(seeds)
     scores = complete(
@@ -98,6 +90,9 @@ def write_tables(
             together = model_tables(whole, columns)
             over_models = pooled_differences(complete_runs, whole, together.differences, methods, titles)
             both_axes = concat([both_axes, axes(over_models, together.recovered, [ALL_MODELS], methods)], AXES)
+    truth = pd.read_csv(selection) if selection is not None else None
+    ablated, at_values, holes = ablation_tables(samples, models, seeds, benchmarks, list(ablations), truth)
+    claims = concat([main_claims(concat([pairs, over_models], [])), at_values], CLAIM)
     tidy = {
         "averages": scores,
         "differences": pairs,
@@ -107,11 +102,12 @@ def write_tables(
         "recovered": share,
         "mcnemar": concat([part.mcnemar for part in found], MCNEMAR),
         "main": main_table(scores, titles, both_axes),
-        "ablations": ablation_table(list(ablations), concat(ablated, AVERAGES)),
+        "ablations": ablated,
+        "claims": claims,
         "costs": cost_table(pd.read_csv(costs), models, seeds, passes),
         "published": published_table(scores, published),
         "deviations": deviations_table(),
-        "missing": concat(missing, MISSING_COLUMNS).drop_duplicates(),
+        "missing": concat([*missing, holes], MISSING_COLUMNS).drop_duplicates(),
     }
     for name, frame in tidy.items():
         write_csv(frame, folder / f"{name}.csv")
@@ -121,10 +117,12 @@ def write_tables(
         "pooled": captions.pooled(over_models, both_axes, len(models)),
         "recovered": captions.recovered(both_axes),
         "costs": captions.costs(tidy["costs"]),
+        "claims": captions.claims(claims),
         "published": captions.published(tidy["published"]),
         "deviations": captions.deviations(tidy["deviations"]),
     }
-    if selection is not None:
-        texts["selection"] = captions.selection(pd.read_csv(selection))
+    texts |= {f"ablation-{a['name']}": captions.ablation(ablated[ablated["ablation"] == a["name"]]) for a in ablations}
+    if truth is not None:
+        texts["selection"] = captions.selection(truth)
     for name, (frame, caption) in texts.items():
         write_text(frame, folder / name, caption)

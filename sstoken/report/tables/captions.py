@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pandas as pd
 
-from sstoken.report.numbers import EMPTY, interval, number, p_value, quantity, signed
+from sstoken.report.numbers import EMPTY, interval, number, p_value, plain, quantity, share, signed
 from sstoken.report.question_scores import AVERAGE
 from sstoken.report.statistics import MARGIN
 from sstoken.report.tables.estimates import ALL_MODELS, BASELINE, CEILING, START, by_rank, verdict
 
 INTERVAL = "the 95 % interval, over new questions and, where there are several runs, new seeds"
 AXES_TITLES = ["taught", "lost"]
+MAIN_TABLE = "table"
+"""What stands for the main table where places are ablations."""
 
 
 AXES_CAPTION = (
@@ -140,6 +142,61 @@ def recovered(both_axes: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         "so these stand last. recovered.csv has the share of all."
     )
     return frame, caption
+
+
+def ablation(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Rows of one ablation, wide: a column a value, each method minus full-data training at that value."""
+    values = list(dict.fromkeys(table["value"]))
+    noise = table.groupby("value", sort=False)["noise"].mean()
+    varies = noise.round(3).nunique() > 1
+    titles = {v: f"{plain(v)} ({share(noise[v])} noise)" if varies and pd.notna(noise[v]) else plain(v) for v in values}
+    frame = table[["model", "method"]].drop_duplicates()
+    for value in values:
+        rows = table[table["value"] == value]
+        cells = pd.Series([_at_value(row) for _, row in rows.iterrows()], index=rows.index, dtype=object)
+        frame = frame.merge(
+            rows[["model", "method"]].assign(**{titles[value]: cells}), how="left", on=["model", "method"]
+        )
+    name, option = table.iloc[0][["ablation", "option"]]
+    caption = (
+        f"{name}: columns are the values of {option}. Each method's average score minus that of {BASELINE} at the same value, "
+        f"percent points, with the 95 % interval, paired by question and seed. *: not 0 at 5 % after Holm's correction over "
+        f"this table; =: shown to lie within ± {MARGIN:g} point. No interval: both gave the same answer to every question. "
+        f"{BASELINE}'s own row: its average ± half its interval."
+    )
+    if varies:
+        caption += " Noise: the share of the response tokens that were planted as noise."
+    return frame.fillna(EMPTY), caption
+
+
+def _at_value(row: pd.Series) -> str:
+    if pd.notna(row["minus_full"]):
+        mark = "*" if bool(row["significant"]) else " =" if bool(row["equivalent"]) else ""
+        ends = interval(row["minus_full_low"], row["minus_full_high"], 1, plus=True)
+        return f"{signed(row['minus_full'], 1)} {ends}{mark}"
+    if pd.isna(row["estimate"]) or row["run"] != row["against"]:
+        return EMPTY
+    return f"{number(row['estimate'], 1)} ± {number((row['high'] - row['low']) / 2, 1)}"
+
+
+def claims(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """ssToken's claims in the main table and over the ablations' values: where each holds, and where not."""
+    columns = {"better": "holds", "worse": "the opposite holds", "level": "level", "open": "open"}
+    rows = []
+    for (method, against, model, place), group in table.groupby(["method", "against", "model", "place"], sort=False):
+        cells: dict[str, list[str]] = {title: [] for title in columns.values()}
+        for _, row in group.iterrows():
+            gap = signed(row["estimate"], 1)
+            cells[columns[verdict(row)]].append(gap if row["place"] == MAIN_TABLE else f"{plain(row['value'])}: {gap}")
+        key = {"claim": f"{method} above {against}", "model": model, "where": place}
+        rows.append(key | {title: "; ".join(found) or EMPTY for title, found in cells.items()})
+    caption = (
+        "What ssToken's paper claims: either signal alone is above full-data training, and both together are above each. "
+        "Differences of the average score, percent points, at each value of the ablations and in the main table. Holds, the "
+        "opposite holds: the difference is not 0 at 5 % after Holm's correction (the main table's own; over an ablation's "
+        f"claims). Level: shown to lie within ± {MARGIN:g} point. Open: neither is shown."
+    )
+    return pd.DataFrame(rows, columns=["claim", "model", "where", *columns.values()]), caption
 
 
 def costs(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:

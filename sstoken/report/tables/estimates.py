@@ -273,20 +273,3 @@ def main_table(averages: pd.DataFrame, titles: list[str], both_axes: pd.DataFram
         }
     shown = both_axes[[c for c in AXES if not c.startswith("recovered")]]
     return pd.DataFrame(parts, index=wide.index).reset_index().merge(shown, how="left", on=["model", "method"])
-
-
-def ablation_table(ablations: list[dict], found: pd.DataFrame) -> pd.DataFrame:
-    """ablation, option, model, method, value, run, estimate, low, high (of the average).
-
-    Args:
-        ablations: ``{name, option, models, points: [{method, value, run}]}``. found: rows of ``averages``.
-    """
-    rows = [
-        (ablation["name"], ablation["option"], model, point["method"], point["value"], point["run"])
-        for ablation in ablations
-        for model in ablation["models"]
-        for point in ablation["points"]
-    ]
-    frame = pd.DataFrame(rows, columns=["ablation", "option", "model", "method", "value", "run"])
-    average = found.loc[found["benchmark"] == AVERAGE, ["model", "method", "estimate", "low", "high"]]
-    return frame.merge(average.rename(columns={"method": "run"}), how="left", on=["model", "run"])
