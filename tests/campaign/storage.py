@@ -63,9 +63,10 @@ def damage(campaign: Campaign, number: int) -> None:
         for name, act in chosen.items():
             path, content = hit[name]
             own = fault
-            if not fault and act != "deleted" and str(path.relative_to(flow.folder)) not in text:
+            collected = name in ("scores.csv", "table")  # the first of them is named
+            if not fault and act != "deleted" and not collected and str(path.relative_to(flow.folder)) not in text:
                 own = f"{name}, {act}: not named"
-            if not fault and path.suffix != ".json" and path.suffix != ".parquet" and path.read_bytes() != content:
+            if not fault and path.suffix in (".jsonl", ".csv") and path.read_bytes() != content:
                 own = f"{name}, {act}: not as it was"
             campaign.count(f"a file of finished results {act}").add(own, seconds)
 
