@@ -8,6 +8,7 @@
 # make check; make test                                       lint, types and fast tests; the whole test suite
 # make docs                                                   the documentation's site
 # make proofs; make oldest                                    proofs too long for the suite; the oldest libraries
+# make campaign [CAMPAIGN="--kills 50 --seed 0 …"]            kills, full disks, damage: docs/reliability.md; hours
 # make bench [BENCH="--repeats 5 …"]                          what a training step costs; python benchmarks/step.py --help
 # PYTHON=/path/to/python  uses that interpreter and installs nothing
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu  takes torch from there (a small CPU build)
@@ -41,7 +42,7 @@ PARALLEL := -n logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
 # an experiment has a lock of its own, let go of by its death (workflow/rules/jobs.smk); Snakemake's would have to be undone
 ONCE = --nolock --workflow-profile workflow/profiles/default
 
-.PHONY: reproduce report fetch plan status audit results check test proofs oldest bench docs
+.PHONY: reproduce report fetch plan status audit results check test proofs campaign oldest bench docs
 .DELETE_ON_ERROR:
 
 reproduce: $(SETUP)
@@ -74,6 +75,9 @@ test: $(SETUP)
 # longer than the suite may take
 proofs: $(SETUP)
 	$(RUN) -m pytest -m slow
+
+campaign: $(SETUP)
+	$(RUN) -m tests.campaign $(CAMPAIGN)
 
 bench: $(SETUP)
 	$(RUN) benchmarks/step.py --all $(BENCH)

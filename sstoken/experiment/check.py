@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import math
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from sstoken.experiment.grid import Grid
+from sstoken.experiment.inputs import lines_fault, model_fault, rows_fault
 from sstoken.experiment.layout import HELD_OUT
 from sstoken.experiment.settings import flat
 from sstoken.models.table import ModelEntry
 from sstoken.records.documents import PACKAGE, ConfigError, pick, read_table
 
 ROW_FILES = (".jsonl", ".json", ".parquet")
+PASSED: list[dict] = []
+"""Configurations that the workflow's starter, in this process, has looked at."""
 
 
 def check(grid: Grid) -> None:
@@ -24,11 +29,38 @@ def check(grid: Grid) -> None:
     Raises:
         ConfigError: lists every fault, a line each.
     """
-    faults = list(dict.fromkeys([*_models(grid), *_data(grid), *_benchmarks(grid), *_evaluation(grid)]))
+    looks = (_folder, _models, _world, _data, _benchmarks, _evaluation)
+    faults = list(dict.fromkeys(fault for look in looks for fault in look(grid)))
     if len(faults) == 1:
         raise ConfigError(faults[0])
     if faults:
         raise ConfigError("\n".join([f"{len(faults)} things would stop this experiment:", *(f"- {f}" for f in faults)]))
+
+
+def _folder(grid: Grid) -> Iterator[str]:
+    """Where the results go."""
+    root = grid.root
+    there = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists() or path.is_symlink())
+    shown = os.path.relpath(there)
+    if not there.exists():
+        yield f"{shown}: a link to nothing; results are to be written there"
+    elif not there.is_dir():
+        yield f"{shown}: a file; results are to be written there, into a folder"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        yield f"{shown}: may not be written; results go there (chmod it, or put a link to another disk in its place)"
+
+
+def _world(grid: Grid) -> Iterator[str]:
+    options = (grid.config["world"] or {}).get("options", {})
+    if options:
+        from sstoken.world.generate import generate
+
+        known = [name for name in inspect.signature(generate).parameters if name not in ("out", "seed")]
+        for name in options:
+            try:
+                pick("option", [name], dict.fromkeys(known), "world.options")
+            except ConfigError as error:
+                yield str(error)
 
 
 def _models(grid: Grid) -> Iterator[str]:
@@ -44,12 +76,7 @@ def _models(grid: Grid) -> Iterator[str]:
 def _model_fault(grid: Grid, entry: ModelEntry) -> str | None:
     kind, _, where = entry.source.partition(":")
     if kind == "local":
-        if not Path(where).is_dir():
-            return f"no folder {where}"
-        if not (Path(where) / "config.json").exists():
-            return f"no config.json in {where}"
-        if not list(Path(where).glob("*.safetensors")):
-            return f"no safetensors weights in {where}; only safetensors are read here"
+        return model_fault(entry.name, Path(where))
     if kind == "gguf":
         package = where.partition("/")[0]
         if importlib.util.find_spec(package) is None:
@@ -62,6 +89,7 @@ def _model_fault(grid: Grid, entry: ModelEntry) -> str | None:
 
 
 def _data(grid: Grid) -> Iterator[str]:
+    stop = grid.config["text"]["on_bad_row"] == "stop"
     needed = [m.data for model in grid.models for m in grid.needed_methods(model) if m.trains]
     held_out = [HELD_OUT] if HELD_OUT in (grid.config["data"] or {}) else []
     yield from _held_out(grid) if held_out else ()
@@ -70,7 +98,7 @@ def _data(grid: Grid) -> Iterator[str]:
             if grid.is_generated(source):
                 if grid.config["world"] is None:
                     yield f"data.{name}: {{world}} is the folder of the embedded world; add world: {{}} to generate it"
-            elif not Path(source).is_relative_to(grid.hub.folder) and (fault := _source_fault(source)):
+            elif not Path(source).is_relative_to(grid.hub.folder) and (fault := _source_fault(source, stop=stop)):
                 yield f"data.{name}: {fault}"
     for model in grid.models:
         for method in grid.needed_methods(model):
@@ -103,15 +131,17 @@ def _end(section: dict) -> float:
     return math.inf if section["limit"] is None else section["skip"] + section["limit"]
 
 
-def _source_fault(source: str) -> str | None:
+def _source_fault(source: str, *, stop: bool) -> str | None:
     path = Path(source)
     if not path.exists():
         return f"{source}: no such file or folder"
+    if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
+        return rows_fault(source, stop=stop)
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     if not any(file.suffix in ROW_FILES for file in files):
         what = "no file in this folder ends in" if path.is_dir() else "expected a file that ends in"
         return f"{source}: {what} {', '.join(ROW_FILES)}"
-    return None
+    return rows_fault(source, stop=stop)
 
 
 def _labelled(grid: Grid, data: str) -> bool:
@@ -164,8 +194,10 @@ def _benchmarks(grid: Grid) -> Iterator[str]:
         pattern = rows[name].get("data") or ""
         if not pattern:
             yield f"benchmark {name}: {path} names no local files for it (column data); leave benchmarks_data out"
-        elif not any(Path(folder).glob(re.sub(r"\{[^}]*\}", "*", pattern))):
+        elif not (files := sorted(Path(folder).glob(re.sub(r"\{[^}]*\}", "*", pattern)))):
             yield f"benchmark {name}: no file {pattern} in benchmarks_data {folder}"
+        else:
+            yield from (f"benchmark {name}: {fault}" for fault in lines_fault(files))
 
 
 def _evaluation(grid: Grid) -> Iterator[str]:

@@ -7,6 +7,7 @@ Results that are current belong to no job.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -76,7 +77,7 @@ class Jobs:
             self.targets = set(self.tickets.results)
             self.audited = {model: audit_results(self.tickets, model) for model in grid.models}
             results = list(self.tickets.results.values())
-            self.todo = [result for result in results if result.changed() != []]
+            self.todo = [result for result in results if _told(result) != []]
             for rule, group in self._groups():
                 self._add(rule, group)
 
@@ -163,7 +164,10 @@ class Jobs:
         sealed = self.folder / kind / "files.json"
         known = json.loads(sealed.read_text()) if sealed.exists() else {}
         paths = {name: self.grid.root / name for name in known}
-        return any(not path.exists() or sha256_file(path) != known[name] for name, path in paths.items())
+        found = [path for name, path in paths.items() if not path.exists() or sha256_file(path) != known[name]]
+        for path in found[:1]:
+            print(f"{path} is gone, was cut, or edited by hand: the {kind} is made again", file=sys.stderr, flush=True)
+        return bool(found)
 
     def replace(self, kind: str, name: str) -> None:
         """Remove what says that a report or an audit of other settings is done: its files are about to be replaced."""
@@ -218,6 +222,15 @@ class Jobs:
                 below.append(levels[path] + (path in todo and not same_job))
             levels[record] = max(below)
         return levels
+
+
+def _told(result: Result) -> list[str] | None:
+    """What changed of a result; a file that is not what its job wrote is named on the terminal too."""
+    changed = result.changed()
+    for what in changed or []:
+        if what.endswith("edited by hand"):
+            print(f"{result.record.parent}/{what}: made again", file=sys.stderr, flush=True)
+    return changed
 
 
 def _chunks(results: list[Result], size: int, run_of: Callable) -> list[tuple[Result, ...]]:

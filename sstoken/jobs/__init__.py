@@ -7,12 +7,14 @@ A job whose result is there, by its identity, makes nothing.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sstoken.records.locks import locked
@@ -39,12 +41,23 @@ def logged(path: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            traceback.print_exc()
-            sys.stderr.flush()
-            os.write(terminal, f"{type(error).__name__}: {error}\n(see {path})\n".encode())
+            os.write(terminal, f"{type(error).__name__}: {error}{_full(error, path)}\n(see {path})\n".encode())
+            with suppress(OSError):  # the log may be what there is no room for
+                traceback.print_exc()
+                sys.stderr.flush()
             raise SystemExit(1) from None
         finally:
-            sys.stdout.flush()
+            with suppress(OSError):
+                sys.stdout.flush()
+
+
+def _full(error: BaseException, path: str) -> str:
+    """Of an error for want of room, which disk it is; libraries leave that out."""
+    if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT) and "No space left" not in str(error):
+        return ""
+    folder = Path(path).absolute().parent
+    left = shutil.disk_usage(folder).free / 2**20
+    return f" (the disk of {folder} has {left:.1f} MiB left: make room and run the same command again)"
 
 
 @contextmanager

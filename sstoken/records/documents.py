@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, ValidationError, validators
 
 PACKAGE = Path(__file__).parents[1]
 SCHEMAS = PACKAGE / "experiment" / "schemas"
+MOST = 100_000  # values of one YAML document
 
 
 class ConfigError(ValueError):
@@ -64,12 +65,40 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str) -> Any:
-    """One YAML document. ``1e-3`` is a number, as in YAML 1.2.
+    """One YAML document. ``1e-3`` is a number, as in YAML 1.2. Anchors and merges (``<<``) are followed.
 
     Raises:
-        yaml.YAMLError: not valid YAML, a key that stands twice, NaN or infinity.
+        yaml.YAMLError: not valid YAML, a key that stands twice, NaN or infinity, anchors that multiply without end.
     """
-    return yaml.load(text, Loader=_Loader)  # a SafeLoader: plain values only
+    loader = _Loader(text)  # a SafeLoader: plain values only
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count(node, {})
+        return loader.construct_document(node)
+    except ValueError as error:  # a date that is none
+        raise yaml.constructor.ConstructorError(None, None, str(error), None) from error
+    finally:
+        loader.dispose()
+
+
+def _count(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values of a document once its anchors are followed."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) in known:
+        if known[id(node)] < 0:
+            raise yaml.constructor.ConstructorError(None, None, "an anchor that holds itself", node.start_mark)
+        return known[id(node)]
+    known[id(node)] = -1
+    below = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
+    known[id(node)] = found = 1 + sum(_count(part, known) for part in below)
+    if found > MOST:
+        raise yaml.constructor.ConstructorError(
+            None, None, f"anchors that make more than {MOST} values", node.start_mark
+        )
+    return found
 
 
 def yaml_problem(error: yaml.YAMLError) -> str:
@@ -88,7 +117,7 @@ def read_text(path: str | Path) -> str:
         ConfigError: it is not there, is a folder, or is not UTF-8.
     """
     try:
-        return located(path).read_text(encoding="utf-8")
+        return located(path).read_text(encoding="utf-8-sig")  # Windows' editors begin with a mark
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
     except IsADirectoryError as error:
@@ -116,9 +145,18 @@ def read_yaml(path: str | Path) -> dict:
     return document
 
 
+def _pattern(_, pattern: str, instance, __) -> Iterator[ValidationError]:
+    """As ``re`` has it a final ``$`` lets a line end pass."""
+    if isinstance(instance, str) and not re.search(re.sub(r"\$$", r"\\Z", pattern), instance):
+        yield ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
+_Validator = validators.extend(Draft202012Validator, {"pattern": _pattern})
+
+
 def validate(document, rules: dict, where: str) -> None:
     """Raise ConfigError with a line a violation; ``where`` names the file."""
-    errors = sorted(Draft202012Validator(rules).iter_errors(document), key=lambda e: list(map(str, e.absolute_path)))
+    errors = sorted(_Validator(rules).iter_errors(document), key=lambda e: list(map(str, e.absolute_path)))
     if errors:
         raise ConfigError("\n".join(f"{where}: {line}" for error in errors for line in _explain(error)))
 
@@ -155,16 +193,24 @@ def read_table(path: str | Path, schema_name: str) -> list[dict[str, str]]:
     Raises:
         ConfigError: names the file, the line, and the column.
     """
-    text = read_text(path)
-    numbered = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip() and not line.startswith("#")]
+    # cells are plain text: no quotes around them, so no tab and no line end inside
+    lines = [line.removesuffix("\r") for line in read_text(path).split("\n")]
+    numbered = [(n, line.split("\t")) for n, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
     rules, rows = schema(schema_name), []
+    if not numbered:
+        raise ConfigError(f"{path}: empty; its first line names the columns: {', '.join(rules['properties'])}")
+    first, columns = numbered[0]
+    missing = [name for name in rules["required"] if name not in columns]
+    doubled = sorted({name for name in columns if columns.count(name) > 1})
+    if missing or doubled:
+        what = f"no column {', '.join(missing)}" if missing else f"two columns {doubled[0]!r}"
+        raise ConfigError(f"{path}:{first}: {what}; columns are separated by tabs: {', '.join(rules['properties'])}")
     seen: dict[str, int] = {}
-    for (number, _), row in zip(
-        numbered[1:], csv.DictReader((line for _, line in numbered), delimiter="\t"), strict=True
-    ):
+    for number, cells in numbered[1:]:
         where = f"{path}:{number}"
-        if None in row or None in row.values():
-            raise ConfigError(f"{where}: expected {len(numbered[0][1].split(chr(9)))} columns separated by tabs")
+        if len(cells) != len(columns):
+            raise ConfigError(f"{where}: expected {len(columns)} columns separated by tabs, found {len(cells)}")
+        row = dict(zip(columns, cells, strict=True))
         validate(row, rules, where)
         if row["name"] in seen:
             raise ConfigError(f"{where}: {row['name']!r} stands in line {seen[row['name']]} already")

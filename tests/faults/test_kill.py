@@ -1,73 +1,48 @@
-"""A run killed at any moment and started again ends with the same table as one that was left alone."""
+"""A run killed or damaged at any moment and started again ends as one that was left alone: a draw of the campaign."""
 
 import json
 import os
-import random
 import signal
 import subprocess
 import time
+from dataclasses import replace
 
-import pandas as pd
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.flow import Workflow
-
-SMALL = {
-    "models": ["tiny-llama"],
-    "methods": ["base", "full", "tokencleaning-self-evolving", "sstoken"],
-    "benchmarks": ["arc_easy", "tydiqa"],
-    "seeds": [0],
-}
-
-
-def kill_after(flow, config, seconds, *, whole_group):
-    """SIGKILL, no clean-up: the workflow with its jobs, or Snakemake alone so that its jobs are orphaned."""
-    process = subprocess.Popen(
-        flow.command(config, "--nolock"), cwd=flow.folder, env=flow.environment(), stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.1)
-    if process.poll() is not None:
-        return True
-    if whole_group:
-        # a job's shell leads no group of its own: all die at once
-        os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
-    process.wait()
-    return False
+from sstoken.training.reference_losses import ReferenceLosses
+from tests.campaign.kills import kills
+from tests.campaign.runs import SMALL, Campaign
+from tests.campaign.storage import damage
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    flow = Workflow(tmp_path_factory.mktemp("alone"))
-    start = time.monotonic()
-    flow.run(flow.configuration("kill", **SMALL))
-    flow.seconds = time.monotonic() - start
-    return flow
+def campaign(tmp_path_factory):
+    return Campaign(tmp_path_factory.mktemp("campaign"), seed=0, minutes=60)
 
 
-def test_killed_again_and_again_the_table_is_the_same(alone, workflow):
-    config = workflow.configuration("kill", **SMALL)
-    draw = random.Random(0)
-    for number in range(4):
-        if kill_after(workflow, config, draw.uniform(0.15, 0.45) * alone.seconds, whole_group=number % 2 == 0):
-            break
-    workflow.run(config, "--nolock")
-    one, other = alone.results("kill"), workflow.results("kill")
-    for name in ("scores.csv", "report/tables/main.csv", "report/tables/main.md"):
-        assert (one / name).read_bytes() == (other / name).read_bytes(), name
-    pd.testing.assert_frame_equal(pd.read_parquet(one / "samples.parquet"), pd.read_parquet(other / "samples.parquet"))
-    for path in sorted(one.glob("runs/**/*.safetensors")):
-        mine, theirs = load_file(path), load_file(other / path.relative_to(one))
-        assert mine.keys() == theirs.keys()
-        for key in mine:
-            assert mine[key].equal(theirs[key]) or mine[key].isnan().any(), (path, key)
+@pytest.fixture
+def alone(campaign):
+    return campaign.alone
+
+
+def survived(campaign, counts):
+    assert counts and not [fault for row in counts for fault in row.failures]
+    assert sum(row.lost for row in counts) == 0, "what was finished before a kill is not made again"
+
+
+def test_killed_again_and_again_the_results_are_the_same(campaign):
+    before = dict(campaign.counts)
+    kills(campaign, 4, ("snakemake", "job", "write", "group"))
+    survived(campaign, [row for what, row in campaign.counts.items() if what not in before])
+
+
+def test_damaged_files_are_named_and_made_again_as_they_were(campaign):
+    before = dict(campaign.counts)
+    damage(campaign, 4)
+    survived(campaign, [row for what, row in campaign.counts.items() if what not in before])
 
 
 def test_a_job_killed_between_checkpoints_resumes_and_does_not_start_over(alone, workflow):
@@ -117,18 +92,11 @@ def test_a_run_too_short_to_train_anything_says_so(workflow):
     assert "all 1 steps are warm-up, at learning rate 0" in text
 
 
-def test_a_reference_file_of_other_data_stops_the_run(alone, workflow):
-    import shutil
-
-    config = workflow.configuration("kill", **SMALL)
-    shutil.copytree(alone.results("kill"), workflow.results("kill"))
-    base = workflow.results("kill") / "references" / "tiny-llama" / "train.seed0" / "base.safetensors"
-    part = workflow.results("kill") / "runs" / "tiny-llama" / "sstoken"
-    shutil.rmtree(part)
-    from dataclasses import replace
-
-    from sstoken.training.reference_losses import ReferenceLosses
-
+def test_a_reference_file_of_other_data_is_not_read(campaign):
+    flow = campaign.copy("other-losses")
+    base = flow.results("kill") / "references" / "tiny-llama" / "train.seed0" / "base.safetensors"
+    content = load_file(base)
     replace(ReferenceLosses.load(base), tokens_sha256="0" * 64).save(base)
-    text = workflow.run(config, "--until", "train", ok=False)
-    assert "these losses belong to other tokens" in text
+    fault, _, text = campaign.judge(flow, remove=False)
+    assert fault is None and f"{base.relative_to(flow.folder)} was cut, or edited by hand: made again" in text
+    assert load_file(base)["loss"].equal(content["loss"])

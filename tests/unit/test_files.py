@@ -1,6 +1,9 @@
 """Files that are whole or not there, and readable for whom the umask lets."""
 
 import os
+import subprocess
+import sys
+import tempfile
 
 import pytest
 import torch
@@ -50,3 +53,41 @@ def test_new_files_take_the_place_of_old_ones_and_of_none_beside_them(tmp_path):
         assert (tmp_path / "run" / "run.json").exists()
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".run.lock", "part0", "weights"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+TWO_USERS = """
+import os, sys
+from pathlib import Path
+from sstoken.records.files import whole_folder
+from sstoken.records.locks import locked
+from sstoken.records.provenance import Record
+def run(folder, text):
+    with locked(folder / ".lock", wait=False), locked(folder / "run" / ".run.lock"):
+        with whole_folder(folder / "run", "run.json") as new:
+            (new / "adapter.safetensors").write_text(text)
+        Record.rewrite(folder / "run" / "run.json", {"by": text})
+os.umask(0o002)
+folder = Path(sys.argv[1])
+run(folder / "warm", "root")  # all is imported: the others may not read this interpreter's folders
+shared = folder / "shared"
+shared.mkdir()
+os.chown(shared, 0, 60000)
+os.chmod(shared, 0o2775)
+os.chmod(folder, 0o755)
+for user in (50001, 50002, 50001):
+    child = os.fork()
+    if not child:
+        os.setgroups([]), os.setgid(60000), os.setuid(user)
+        run(shared, str(user))
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, user
+    assert (shared / "run" / "adapter.safetensors").read_text() == str(user)
+    assert f'"by": "{user}"' in (shared / "run" / "run.json").read_text()
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may become two users")
+def test_two_users_of_a_group_write_into_one_folder_in_turn():
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run([sys.executable, "-c", TWO_USERS, folder], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr

@@ -69,3 +69,35 @@ def test_installing_is_quiet_and_what_fails_is_shown(checkout):
     done = make(checkout, ".venv/.installed", f"BASE_PYTHON={python}", PIP_FAILS="1")
     assert done.returncode and "ERROR: no such package" in done.stderr
     assert not (checkout / ".venv" / ".installed").exists()
+
+
+def test_a_checkout_in_a_path_with_blanks_and_other_letters_works(checkout):
+    folder = checkout / "my runs – größer"
+    shutil.copytree(checkout, folder, symlinks=True, ignore=shutil.ignore_patterns("my runs*"))
+    done = make(folder, "reproduce", f"PYTHON={sys.executable}", "CONFIG=config/ci.yaml", "SET=models=[tiny-lama]")
+    assert done.returncode and "Did you mean 'tiny-llama'" in done.stderr, done.stderr
+
+
+HOMELESS = """
+import os, pwd, sys
+from sstoken.experiment.start import settle
+def nobody(uid):
+    raise KeyError(uid)
+pwd.getpwuid = nobody
+settle()
+print(os.environ["HOME"], os.environ.get("HF_HOME"), os.environ["USER"])
+"""
+
+
+@pytest.mark.parametrize("home", ["/nonexistent", None])
+def test_who_has_no_home_and_no_name_gets_both(tmp_path, home):
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("HOME", "USER", "XDG_CACHE_HOME", "HF_HOME")
+    }
+    environment |= {"PYTHONPATH": str(ROOT)} | ({"HOME": home} if home else {})
+    done = subprocess.run(
+        [sys.executable, "-c", HOMELESS], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    own = tmp_path / ".snakemake" / "home"
+    assert done.stdout.split() == [str(own), "None", f"user{os.getuid()}"] and own.is_dir()
+    assert done.stderr.endswith(".snakemake/home is the home of this run\n")

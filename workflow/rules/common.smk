@@ -8,7 +8,7 @@ sys.path.insert(0, str(workflow.basedir))
 
 import sstoken
 from sstoken.experiment.audited import audit_entries, audit_inputs, audit_losses
-from sstoken.experiment.check import check, remember
+from sstoken.experiment.check import PASSED, check, remember
 from sstoken.experiment.config import read_config
 from sstoken.experiment.grid import Grid
 from sstoken.experiment.layout import Run
@@ -41,7 +41,8 @@ try:
         workflow.config_settings.configfiles or workflow.configfiles, workflow.config_settings.config_args or []
     )
     GRID = Grid(CONFIG)
-    check(GRID)
+    if workflow.is_main_process and CONFIG not in PASSED:
+        check(GRID)
 except (ConfigError, MethodError) as error:
     raise WorkflowError(str(error)) from None
 
