@@ -21,6 +21,9 @@ export SET
 export CONFIG
 
 ifdef PYTHON
+ifeq ($(shell command -v $(PYTHON)),)
+$(error PYTHON=$(PYTHON): no such program; leave PYTHON out and make installs its own)
+endif
 RUN := $(PYTHON)
 SETUP :=
 else
@@ -41,6 +44,11 @@ PARALLEL := -n logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
 
 # an experiment has a lock of its own, let go of by its death (workflow/rules/jobs.smk); Snakemake's would have to be undone
 ONCE = --nolock --workflow-profile workflow/profiles/default
+
+# a misspelt variable would be left out in silence: SETS="seeds=[0]" runs another experiment than the one asked for
+KNOWN := CONFIG SET PYTHON TORCH_INDEX BASE_PYTHON BENCH CAMPAIGN MAKEFLAGS SHELL
+WRONG := $(filter-out $(KNOWN),$(foreach name,$(.VARIABLES),$(if $(filter command%,$(origin $(name))),$(name))))
+$(if $(WRONG),$(error unknown variable $(WRONG); known: CONFIG, SET, PYTHON, TORCH_INDEX, BASE_PYTHON, BENCH, CAMPAIGN))
 
 .PHONY: reproduce report fetch plan status audit results check test proofs campaign oldest bench docs
 .DELETE_ON_ERROR:

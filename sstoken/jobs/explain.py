@@ -88,7 +88,11 @@ def explain(
             out, title="Which tokens would be kept?", about=about, tables=[], samples=samples, refused=refused
         )
     lines = [terminal(sample, colour=colour) for sample in samples]
-    return "\n\n".join([*lines, *(f"not shown: {name}, since {why}" for name, why in refused.items()), NOTE]) + "\n"
+    legend = "struck through: dropped; shade: rank" if colour else "[-token-]: dropped"
+    return (
+        "\n\n".join([legend, *lines, *(f"not shown: {name}, since {why}" for name, why in refused.items()), NOTE])
+        + "\n"
+    )
 
 
 def _needs_reference(method: Method) -> bool:

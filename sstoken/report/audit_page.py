@@ -114,7 +114,7 @@ def write_audit_page(
 
 
 def terminal(sample: ShadedSample, *, colour: bool) -> str:
-    """The sample for a terminal: shaded by rank, dropped tokens struck through; without colour, dropped ones in brackets."""
+    """The sample for a terminal: shaded by rank, dropped tokens struck through; without colour ``[-token-]``."""
     lines = [f"{sample.name}: {_printable(sample.prompt)[-200:]}"]
     width = max((len(line.method) for line in sample.lines), default=0)
     for line in sample.lines:
@@ -122,7 +122,7 @@ def terminal(sample: ShadedSample, *, colour: bool) -> str:
         for token, rank, keep in zip(sample.tokens, line.rank, line.keep, strict=True):
             token = _printable(token)
             if not colour:
-                text += token if keep else f"[{token}]"
+                text += token if keep else f"[-{token}-]"
             elif keep:
                 text += ANSI["keep"].format(shade=SHADES[round(float(rank) * (len(SHADES) - 1))], text=token)
             else:

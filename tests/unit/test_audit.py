@@ -266,7 +266,8 @@ def test_explain_shows_what_each_method_would_drop_without_training(rows, tmp_pa
     page = tmp_path / "page.html"
     methods = ["random", "semantic-aware", "sstoken", "rho1", "oracle"]
     text = explain([str(rows)], model="tiny-llama", methods=methods[:4], reference="tiny-qwen2", out=page, limit=2)
-    assert text.count("semantic-aware") == 2 and "[" in text and "REL" in text
+    assert text.count("semantic-aware") == 2 and "[-" in text and "REL" in text
+    assert text.startswith("[-token-]: dropped\n")
     assert "\x1b" not in text  # a row cannot steer the terminal
     html = page.read_text()
     assert "<del" in html and "&lt;b&gt;" in html.replace(" ", "") and "<b>" not in html

@@ -59,6 +59,32 @@ def test_a_setting_reaches_python_as_it_was_written(checkout, setting, message):
     assert done.returncode and message in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["SETS=seeds=[0]"], "unknown variable SETS; known: CONFIG, SET"),
+        (["seeds=[0]"], "unknown variable seeds"),
+        (["PYTHON=/no/python"], "PYTHON=/no/python: no such program"),
+    ],
+)
+def test_a_word_that_make_would_pass_over_is_an_error(checkout, words, message):
+    done = make(checkout, "--dry-run", "reproduce", *words)
+    assert done.returncode and message in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_every_variable_that_the_makefile_explains_is_known(checkout):
+    words = [
+        "CONFIG=a.yaml",
+        "SET=seeds=[0]",
+        f"PYTHON={sys.executable}",
+        "TORCH_INDEX=x",
+        "BENCH=--all",
+        "BASE_PYTHON=python3",
+    ]
+    done = make(checkout, "--dry-run", "reproduce", *words)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+
+
 def test_installing_is_quiet_and_what_fails_is_shown(checkout):
     python = checkout / "python"
     python.write_text(PYTHON)
