@@ -30,6 +30,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core
     torch.set_num_threads(1)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
 def pytest_collection_modifyitems(items):
     """What runs the workflow, trains, generates a world's weights or starts lm-eval is no part of `make check`.
 
