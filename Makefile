@@ -40,7 +40,7 @@ QUIETLY = log=$$(mktemp); if "$$@" >"$$log" 2>&1; then rm -f "$$log"; else cat "
 PIP_INSTALL = quietly() { $(QUIETLY); }; quietly
 
 # a process a core: the tests' own work is too small for more threads
-PARALLEL := -n logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
+PARALLEL := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # an experiment has a lock of its own, let go of by its death (workflow/rules/jobs.smk); Snakemake's would have to be undone
 ONCE = --nolock --workflow-profile workflow/profiles/default

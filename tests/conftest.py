@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 
 from sstoken.data import TokenData
@@ -30,18 +32,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core
     torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
 def pytest_collection_modifyitems(items):
     """What runs the workflow, trains, generates a world's weights or starts lm-eval is no part of `make check`.
 
-    With several processes a file's tests stay together, and all that look at the finished ci.yaml. The longest start first.
+    With several processes the longest start first.
     """
     slow = {path for path in {item.path for item in items} if LONG.search(path.read_text())}
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if item.path in slow or {"ci", "workflow"} & fixtures:
             item.add_marker("trains")
-        item.add_marker(pytest.mark.xdist_group("ci" if "ci" in fixtures else str(item.path)))
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=lambda item: (item.path.parent.name == "unit", item.path not in slow))
 
@@ -99,7 +99,25 @@ def workflow(tmp_path) -> Workflow:
 
 @pytest.fixture(scope="session")
 def ci(tmp_path_factory) -> Workflow:
-    """ci.yaml from nothing to its table, once for all tests that look at what it left."""
-    flow = Workflow(tmp_path_factory.mktemp("ci"))
+    """ci.yaml from nothing to its table, once for all tests that look at what it left; each process has a copy of it."""
+    folder = tmp_path_factory.mktemp("ci")
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return finished(folder)
+    shared = tmp_path_factory.getbasetemp().parent / "ci"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            flow = finished(folder)
+            shutil.copytree(folder, shared, symlinks=True)
+            Path(f"{shared}.txt").write_text(flow.output)
+            return flow
+    folder.rmdir()
+    shutil.copytree(shared, folder, symlinks=True)
+    flow = Workflow(folder)
+    flow.output = Path(f"{shared}.txt").read_text()
+    return flow
+
+
+def finished(folder: Path) -> Workflow:
+    flow = Workflow(folder)
     flow.output = flow.run("config/ci.yaml")
     return flow
