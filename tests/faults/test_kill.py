@@ -53,7 +53,7 @@ def test_a_job_killed_between_checkpoints_resumes_and_does_not_start_over(alone,
         workflow.command(config, "--nolock"), cwd=workflow.folder, env=workflow.environment(),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-    for _ in range(6000):
+    for _ in range(30000):
         if list(folder.rglob("selection_state.safetensors")):
             break
         time.sleep(0.03)
