@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from sstoken.data.readers import DataError
-from sstoken.records.files import atomic_write
+from sstoken.records.files import atomic_write, order_metadata
 
 FORMAT = "2"
 CONTENT, TRUTH = ("input_ids", "offset", "response_mask"), ("truth", "teaches", "always_clean")
@@ -103,6 +103,7 @@ class TokenData:
         }
         with atomic_write(path) as temporary:
             save_file({name: array.contiguous() for name, array in arrays.items()}, temporary, metadata=metadata)
+            order_metadata(temporary)
 
     @classmethod
     def load(cls, path: str | Path) -> TokenData:

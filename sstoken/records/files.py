@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -52,6 +53,21 @@ def whole_folder(path: str | Path, record: str) -> Iterator[Path]:
             os.replace(file, path / file.name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def order_metadata(path: str | Path) -> None:
+    """Put a safetensors file's metadata in order, so that the same content has the same bytes each time.
+
+    The library writes them in the order of a hash table, which changes from one process to the next.
+    """
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= length, f"{path}: its header grew"
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def _settle(file: Path) -> None:

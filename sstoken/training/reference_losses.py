@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from sstoken.data import TokenData
-from sstoken.records.files import atomic_write
+from sstoken.records.files import atomic_write, order_metadata
 from sstoken.selection import token_loss
 from sstoken.training.collate import PackedCollator, segments_of
 from sstoken.training.packing import forward, packed_attention
@@ -48,6 +48,7 @@ class ReferenceLosses:
         metadata = {"format": FORMAT, "tokens_sha256": self.tokens_sha256, "weights_sha256": self.weights_sha256}
         with atomic_write(path) as temporary:
             save_file({"loss": self.loss_R, "offset": self.offset_S1}, temporary, metadata=metadata)
+            order_metadata(temporary)
 
     @classmethod
     def load(cls, path: Path, *, data: TokenData | None = None, weights_sha256: str | None = None) -> ReferenceLosses:

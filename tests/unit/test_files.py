@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sstoken.records.files import atomic_write, whole_folder
+from sstoken.records.files import atomic_write, order_metadata, whole_folder
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o002, 0o664), (0o022, 0o644), (0o077, 0o600)])
@@ -58,7 +58,7 @@ def test_new_files_take_the_place_of_old_ones_and_of_none_beside_them(tmp_path):
 TWO_USERS = """
 import os, sys
 from pathlib import Path
-from sstoken.records.files import whole_folder
+from sstoken.records.files import whole_folder, order_metadata
 from sstoken.records.locks import locked
 from sstoken.records.provenance import Record
 def run(folder, text):
@@ -91,3 +91,22 @@ def test_two_users_of_a_group_write_into_one_folder_in_turn():
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run([sys.executable, "-c", TWO_USERS, folder], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+def test_the_same_content_has_the_same_bytes_whatever_the_order_of_its_metadata(tmp_path):
+    import torch
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    tensors = {"b": torch.arange(5), "a": torch.ones(2, 3)}
+    metadata = {name: f'{name} é \n " {i}' for i, name in enumerate("zyxwvutsr")}
+    content = set()
+    for i in range(4):
+        words = dict(sorted(metadata.items(), reverse=i % 2 == 0))
+        save_file(tensors, tmp_path / f"{i}", metadata=words)
+        order_metadata(tmp_path / f"{i}")
+        content.add((tmp_path / f"{i}").read_bytes())
+        with safe_open(tmp_path / f"{i}", framework="pt") as file:
+            assert file.metadata() == metadata and file.get_tensor("a").equal(tensors["a"])
+            assert file.get_tensor("b").equal(tensors["b"])
+    assert len(content) == 1

@@ -95,7 +95,7 @@ def write_tables(
             both_axes = concat([both_axes, axes(over_models, together.recovered, [ALL_MODELS], methods)], AXES)
     truth = pd.read_csv(selection) if selection is not None else None
     ablated, at_values, holes = ablation_tables(samples, models, seeds, benchmarks, list(ablations), truth)
-    claims = concat([main_claims(concat([pairs, over_models], [])), at_values], CLAIM)
+    claims = concat([main_claims(concat([pairs, over_models], list(pairs.columns))), at_values], CLAIM)
     tidy = {
         "averages": scores,
         "differences": pairs,
