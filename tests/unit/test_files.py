@@ -58,7 +58,7 @@ def test_new_files_take_the_place_of_old_ones_and_of_none_beside_them(tmp_path):
 TWO_USERS = """
 import os, sys
 from pathlib import Path
-from sstoken.records.files import whole_folder, order_metadata
+from sstoken.records.files import whole_folder
 from sstoken.records.locks import locked
 from sstoken.records.provenance import Record
 def run(folder, text):

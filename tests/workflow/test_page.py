@@ -47,7 +47,7 @@ def test_it_opens_from_disk_without_errors_or_requests(page, tmp_path, width, da
     assert seen["dark"] is dark
     value = seen["value"]
     assert value == {
-        "overflow": 0, "drawings": 12, "broken": 0, "repeated": 0, "dangling": 0, "fetched": 0, "bright": not dark
+        "overflow": 0, "drawings": 14, "broken": 0, "repeated": 0, "dangling": 0, "fetched": 0, "bright": not dark
     }  # fmt: skip
 
 
