@@ -89,7 +89,7 @@ def test_work_adds_up():
 
 
 def questions_and_rows(folder):
-    (folder / "rows.jsonl").write_text("{}\n")
+    (folder / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 999)
     for row in read_table("sstoken/evaluation/benchmarks.tsv", "benchmarks"):
         path = folder / "questions" / re.sub(r"{.*?}", "x", row["data"])
         path.parent.mkdir(parents=True, exist_ok=True)
