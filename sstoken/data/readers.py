@@ -74,7 +74,7 @@ def read_rows(
     Raises:
         DataError: a source that is not there, bad rows under "stop", or no row left.
     """
-    rows, bad = _checked(pair for source in sources for pair in _raw_rows(source))
+    rows, bad = _checked(pair for source in sources for pair in raw_rows(source))
     stop_at(bad, on_bad_row, len(rows) + len(bad))
     _tell(rows)
     if shuffle_seed is not None:
@@ -142,7 +142,7 @@ def stop_at(bad: list[BadRow], policy: str, total: int, hint: str = DROP) -> Non
         raise DataError("\n".join([head, *lines, *more]))
 
 
-def _raw_rows(source: str) -> Iterator[tuple[str, object]]:
+def raw_rows(source: str) -> Iterator[tuple[str, object]]:
     """(place, row), or (place, Unreadable) for what cannot be read as a row."""
     if source.startswith("hub:"):
         yield from _hub_rows(source)

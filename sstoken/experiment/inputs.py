@@ -96,11 +96,11 @@ def rows_fault(source: str, *, stop: bool) -> str | None:
     """
     from sstoken.data.forms import read_form
     from sstoken.data.messages import BadForm
-    from sstoken.data.readers import DataError, Unreadable, _raw_rows
+    from sstoken.data.readers import DataError, Unreadable, raw_rows
 
     end, good, bad, seen = time.monotonic() + SECONDS, 0, None, {}
     try:
-        for place, raw in _raw_rows(source):
+        for place, raw in raw_rows(source):
             try:
                 if isinstance(raw, Unreadable):
                     raise BadForm(str(raw))

@@ -108,7 +108,8 @@ def store_heldout(section: dict, others: dict[str, dict], record: Path, *, on_ba
         with measured(cost := Cost("heldout"), "cpu"):
             rows, left_out = disjoint_rows(section, others, on_bad_row)
             count = write_heldout(rows, file := record.parent / "test.jsonl")
-        details = {"rows": count, "left_out": left_out, "content": sha256_file(file), "files": [file.name]}
+        details = {"rows": count, "left_out": left_out, "content": sha256_file(file)}
+        details["files"] = hashes(record.parent, [file.name])
         Record(cost, details | ticket.details()).write(record)
 
 

@@ -73,6 +73,12 @@ class Record:
     details: dict = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
+        """
+        Raises:
+            TypeError: it names files without their hashes, so that an edit of one would not be seen.
+        """
+        if not isinstance(self.details.get("files", {}), dict):
+            raise TypeError(f"files of {path} without their hashes")
         self.rewrite(path, {"cost": asdict(self.cost), "software": software(), **self.details})
 
     @staticmethod

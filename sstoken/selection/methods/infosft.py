@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -31,5 +32,5 @@ class Config(Scorer):
     def weigh(self, signals: Signals, keep_BR: torch.Tensor) -> torch.Tensor:
         loss_BR = signals.loss.clamp_min(0)
         logit_BR = -loss_BR - (-(-loss_BR).expm1()).log()  # of exp(-loss), finite where that underflows
-        top = torch.logit(torch.tensor(self.ceiling, dtype=torch.float64)).item()
+        top = math.log(self.ceiling / (1 - self.ceiling))
         return (-loss_BR).exp() * (top - logit_BR).clamp_min(0) * keep_BR
