@@ -118,6 +118,12 @@ class Results:
         # values may be numbers or names; which, each ablation says
         return self.table("ablations").astype({"value": str})
 
+    def ablation(self, name: str, column: str) -> tuple[pd.DataFrame, list[str]]:
+        """Rows of an ablation in which a column is known, and their models in the grid's order."""
+        table = self.ablations
+        table = table[(table["ablation"] == name) & table[column].notna()]
+        return table, [model for model in self.facts.models if model in set(table["model"])]
+
     @cached_property
     def missing(self) -> pd.DataFrame:
         return self.table("missing")

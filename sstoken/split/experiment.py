@@ -24,6 +24,8 @@ from sstoken.split.uplink import decibel, efficiency, payload_bytes, rate, share
 from sstoken.world import generate
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+EVERYTHING, UNTRAINED = 10**6, -1
+"""Of ``keep``: all prompt states are sent; the same with the model as it was."""
 COLUMNS = ["keep", "choice", "seed", "right", "states", "bytes", "retention", "seconds", "efficiency"]
 
 
@@ -74,7 +76,9 @@ def run(config: dict, out: Path) -> pd.DataFrame:
         hidden = train[0].states_TD.shape[1]
         details[f"seed {seed}"] = {"train": len(train), "test": len(test)}
         untrained = SplitModel(Weights(folder).load(dtype="float32"), config["cut"])
-        found.append(_row(-1, "none", seed, _right(untrained, test, 10**6, "importance", seed), test, hidden, config))
+        found.append(
+            _row(UNTRAINED, "none", seed, _right(untrained, test, EVERYTHING, "all", seed), test, hidden, config)
+        )
         for keep, choice in _settings(config):
             model = _trained(folder, train, keep, choice, seed, config)
             found.append(_row(keep, choice, seed, _right(model, test, keep, choice, seed), test, hidden, config))
@@ -87,7 +91,7 @@ def run(config: dict, out: Path) -> pd.DataFrame:
 def _settings(config: dict) -> list[tuple[int, str]]:
     """(K, choice); where nothing is kept, or everything sent, how it is chosen does not matter."""
     choices = config["choices"]
-    return [(k, c) for k in config["keep"] for c in (choices if k else choices[:1])] + [(10**6, "all")]
+    return [(k, c) for k in config["keep"] for c in (choices if k else choices[:1])] + [(EVERYTHING, "all")]
 
 
 def _samples(folder: Path, file: Path, config: dict) -> list[Sample]:
@@ -157,8 +161,8 @@ def _right(split: SplitModel, test: list[Sample], keep: int, choice: str, seed: 
 def _row(keep: int, choice: str, seed: int, right: float, test: list[Sample], hidden: int, config: dict) -> dict:
     """A setting and its costs: the test rows in turn belong to the clients, each with a channel drawn by the seed."""
     uplink, clients = config["uplink"], config["uplink"]["clients"]
-    states = np.array([s.prompt if keep < 0 or keep >= s.prompt - 1 else keep + 2 for s in test])
-    kept = np.array([1.0 if keep < 0 else retention([s.importance_P], keep) for s in test])
+    states = np.array([s.prompt if keep == UNTRAINED or keep >= s.prompt - 1 else keep + 2 for s in test])
+    kept = np.array([1.0 if keep == UNTRAINED else retention([s.importance_P], keep) for s in test])
     mean = [np.array([values[m::clients].mean() for m in range(clients)]) for values in (states, kept)]
     size = config["batch_size"] * payload_bytes(mean[0], hidden, uplink["bits"])
     gain = decibel(np.random.default_rng(seed).uniform(*uplink["gain_db"], clients))
@@ -177,7 +181,8 @@ def _write(frame: pd.DataFrame, config: dict, details: dict, out: Path) -> None:
     with atomic_write(out / "split.csv") as path:
         frame.to_csv(path, index=False)
     shown = frame.groupby(["keep", "choice"], sort=False)[COLUMNS[3:]].mean().reset_index()
-    shown["keep"] = shown["keep"].map(lambda k: "untrained" if k < 0 else "all" if k >= 10**6 else str(k))
+    names = {UNTRAINED: "untrained", EVERYTHING: "all"}
+    shown["keep"] = [names.get(keep, str(keep)) for keep in shown["keep"]]
     with atomic_write(out / "report" / "tables" / "split.md") as path:
         path.write_text(shown.to_markdown(index=False, floatfmt=".3g") + "\n")
     draw(frame, out / "report" / "figures")

@@ -23,9 +23,7 @@ def draw(results: Results) -> list[Drawn | LeftOut]:
 def _ablation(results: Results, name: str, option: str) -> Drawn | LeftOut:
     axis_title = SYMBOLS.get(option.rpartition(".")[2], option.replace("_", " "))
     title = f"Ablation: {axis_title}"
-    table = results.ablations
-    table = table[(table["ablation"] == name) & table["estimate"].notna()]
-    models = [m for m in results.facts.models if m in set(table["model"])]
+    table, models = results.ablation(name, "estimate")
     if not models:
         return LeftOut(f"ablation-{name}", title, "none of its runs is there yet")
     numbers = pd.to_numeric(table["value"], errors="coerce")

@@ -13,21 +13,22 @@ def draw(frame: pd.DataFrame, folder: Path) -> None:
     """``split.svg``, ``.pdf`` and ``.png``: means over seeds, bars from the lowest seed to the highest."""
     with styled():
         figure, (left, right) = panels(2, height=2.0)
+        part = frame[~frame["choice"].isin(["none", "all"])]
         means = frame.groupby(["keep", "choice"])["right"].agg(["mean", "min", "max"]).mul(100).reset_index()
-        sent = frame.groupby("keep")[["bytes", "retention"]].mean()
-        for place, choice in enumerate(c for c in frame["choice"].unique() if c not in ("none", "all")):
+        sent = part.groupby("keep")["bytes"].mean()
+        for place, choice in enumerate(part["choice"].unique()):
             rows = means[means["choice"] == choice]
             bars = [rows["mean"] - rows["min"], rows["max"] - rows["mean"]]
             style = {"color": COLOURS[place], "marker": MARKERS[place], "elinewidth": 0.7, "label": choice}
-            left.errorbar(sent.loc[rows["keep"], "bytes"] / 2**10, rows["mean"], yerr=bars, **style)
+            left.errorbar(sent.loc[rows["keep"]] / 2**10, rows["mean"], yerr=bars, **style)
         for choice, style, name in (("all", "--", "all sent"), ("none", ":", "untrained")):
             left.axhline(
                 float(means.loc[means["choice"] == choice, "mean"].iloc[0]), color=QUIET, lw=0.7, ls=style, label=name
             )
         left.set_xlabel("KiB sent a step, all clients")
         left.set_ylabel("answers right, %", color=INK)
-        kept = sent[(sent.index >= 0) & (sent.index < 10**6)]
-        right.plot(kept.index, kept["retention"], color=INK, marker=".")
+        kept = part.groupby("keep")["retention"].mean()
+        right.plot(kept.index, kept, color=INK, marker=".")
         right.set_xlabel("K, prompt states kept")
         right.set_ylabel("retention f(K)", color=INK)
         legend_below(figure, [left], columns=3)

@@ -22,9 +22,7 @@ def draw(results: Results) -> list[Drawn | LeftOut]:
 
 def _figure(results: Results, name: str, option: str) -> Drawn | LeftOut:
     title = f"When does it help? Over {name}"
-    table = results.ablations
-    table = table[(table["ablation"] == name) & table["minus_full"].notna()]
-    models = [m for m in results.facts.models if m in set(table["model"])]
+    table, models = results.ablation(name, "minus_full")
     if not models:
         return LeftOut(f"when-{name}", title, "none of its runs is there yet with full beside it")
     table, ticks, axis_title, log = _places(table, option)
