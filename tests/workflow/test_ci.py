@@ -98,7 +98,16 @@ def test_methods_and_seeds_really_trained_differently(ci, grid):
     assert all(len(runs) == 1 for runs in hashes.values()), [runs for runs in hashes.values() if len(runs) > 1]
 
 
-def test_a_second_run_has_nothing_to_do(ci):
+def test_a_second_run_has_nothing_to_do_and_shows_the_table_and_the_page(ci):
+    said = ci.run("config/ci.yaml")
+    assert "Nothing to be done" in said
+    assert (ci.results("ci") / "report/tables/main.md").read_text().strip() in said
+    assert "results/ci/report/index.html" in said.splitlines()[-1]
+
+
+def test_a_dry_run_of_other_settings_leaves_the_finished_report_current(ci):
+    """Its stamp goes only with a run that replaces the report."""
+    assert "train" in ci.run("config/ci.yaml", "--dry-run", "--config", "set=training.learning_rate=0.01")
     assert "Nothing to be done" in ci.run("config/ci.yaml", "--dry-run")
 
 
