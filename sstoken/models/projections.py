@@ -42,7 +42,8 @@ def targets_of(model: torch.nn.Module, targets: tuple[str, ...] | str) -> tuple[
         targets: ``all-linear``, or last parts of names as PEFT takes them.
 
     Raises:
-        ValueError: names the targets that the model does not have, and what it has.
+        ValueError: names the targets that the model does not have, and what it has; or an array of experts' weights that
+            holds what a target names (``gate_up_proj`` of experts beside a shared expert's ``gate_proj``) and is not named.
     """
     modules, arrays = projections(model)
     if targets == ALL_LINEAR:
@@ -59,11 +60,23 @@ def targets_of(model: torch.nn.Module, targets: tuple[str, ...] | str) -> tuple[
     chosen, fused = (
         [name for name in names if any(_matches(name, t) for t in targets)] for names in ([*modules, *head], arrays)
     )
+    left_out = {short(a) for a in arrays if a not in fused and any(_holds(a, t) for t in targets)}
+    if left_out:
+        raise ValueError(
+            f"training.adapter.targets: {', '.join(targets)} reach the shared experts of {type(lm).__name__} alone: the other "
+            f"experts' weights lie in {', '.join(sorted(left_out))}; name that too, or take `targets: {ALL_LINEAR}`"
+        )
     return chosen, fused
 
 
 def _matches(name: str, target: str) -> bool:
     return name == target or name.endswith(f".{target}")
+
+
+def _holds(array: str, target: str) -> bool:
+    """Whether an array called gate_up_proj holds the projections called gate_proj or up_proj."""
+    last, part = array.rsplit(".", 1)[-1], target.rsplit(".", 1)[-1].removesuffix("_proj")
+    return "_" in last.removesuffix("_proj") and part in last.removesuffix("_proj").split("_")
 
 
 def short(name: str) -> str:

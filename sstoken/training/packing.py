@@ -27,7 +27,7 @@ from transformers import AttentionInterface
 
 from sstoken.models.anatomy import attend_by, causal_lm, set_attention, shortened_layer
 from sstoken.selection import attention_mass
-from sstoken.training.padding import PADDED, forget_batch, padded_pass, replaced_forward
+from sstoken.training.padding import PADDED, forget_batch, padded_pass, replaced_forward, wide_logits
 from sstoken.training.segments import Projection, Route, Segments
 
 ATTENTION = "sstoken_packed"
@@ -156,11 +156,11 @@ def forward(
 
 def _packed_pass(model, route, input_ids_N, position_ids_N, segments, project):
     head = causal_lm(model).get_output_embeddings()
-    own = head.forward
+    own_logits = wide_logits(head)
 
     def project_wanted(hidden_1ND):
         hidden_1RD = hidden_1ND if segments.taken else hidden_1ND.index_select(1, segments.position_R)
-        return project(hidden_1RD[0], head.weight, head.bias) if route.linear_head else own(hidden_1RD)
+        return project(hidden_1RD[0], head.weight, head.bias) if route.linear_head else own_logits(hidden_1RD)
 
     with replaced_forward(head, project_wanted):
         logits = model(

@@ -9,6 +9,7 @@ Shapes: N tokens of all samples end to end, B samples, T the longest, H heads, R
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -91,11 +92,11 @@ def padded_pass(
             inputs["output_attentions"] = True
     _Batch.segments = segments if taking and route.attention == "function" else None
     head = lm.get_output_embeddings()
-    own = head.forward
+    logits = wide_logits(head)
 
     def project_wanted(hidden_BTD):
         hidden_RD = hidden_BTD.flatten(0, 1).index_select(0, wanted_R)
-        return project(hidden_RD, head.weight, head.bias) if route.linear_head else own(hidden_RD[None])
+        return project(hidden_RD, head.weight, head.bias) if route.linear_head else logits(hidden_RD[None])
 
     with replaced_forward(head, project_wanted):
         output = model(**inputs)
@@ -104,6 +105,20 @@ def padded_pass(
             if segments.wants(layer) and weights_BHTT is not None:
                 segments.take(layer, _mass_of(weights_BHTT))
     return output.logits if route.linear_head else project(output.logits[0], None, None)
+
+
+def wide_logits(head: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The head's own forward, with half-precision products summed into float32: its losses are ranked."""
+    own = head.forward
+
+    def forward(hidden_1RD: torch.Tensor) -> torch.Tensor:
+        if type(head) is not torch.nn.Linear or head.weight.itemsize > 2:
+            return own(hidden_1RD)
+        with no_autocast(hidden_1RD):
+            bias = None if head.bias is None else head.bias.float()
+            return torch.nn.functional.linear(hidden_1RD.float(), head.weight.float(), bias)
+
+    return forward
 
 
 class replaced_forward:

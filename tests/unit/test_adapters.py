@@ -87,6 +87,15 @@ def test_targets_that_a_model_does_not_have_are_named(family, message):
         adapted(tiny_model(family), replace(SETTINGS, targets=RECIPE))
 
 
+@pytest.mark.parametrize("family", ["qwen2_moe", "deepseek_v3"])
+def test_targets_that_reach_the_shared_experts_alone_are_refused(family):
+    with pytest.raises(ValueError, match=r"shared experts of .* lie in mlp\.experts\.gate_up_proj"):
+        adapted(tiny_model(family), replace(SETTINGS, targets=("o_proj", "gate_proj", "up_proj", "down_proj")))
+    named = replace(SETTINGS, targets=("o_proj", "gate_proj", "up_proj", "down_proj", "gate_up_proj"))
+    assert adapted(tiny_model(family), named).targeted_module_names
+    assert adapted(tiny_model(family), replace(SETTINGS, targets=("o_proj",))).targeted_module_names
+
+
 def test_a_name_of_an_array_of_experts_is_a_target_too():
     modules, arrays = targets_of(tiny_model("olmoe"), ("q_proj", "down_proj"))
     assert len(modules) == len(arrays) == 3

@@ -14,6 +14,7 @@ from sstoken.training import architectures, selftest
 from sstoken.training.architectures import FAMILIES, by_route, plain, row_of, samples_of, tiny_model
 from sstoken.training.packing import forward, on_route, packed_attention
 from sstoken.training.reference_losses import compute_losses
+from sstoken.training.segments import Segments
 from sstoken.training.selftest import check_supported, route_of
 from tests.conftest import ragged_tokens
 from tests.trainers import trainer_for
@@ -98,6 +99,26 @@ def test_in_bfloat16_the_choice_is_the_same(family):
     wide = route_of(tiny_model(family))
     narrow = route_of(tiny_model(family).bfloat16())
     assert (narrow.packed, narrow.reach, narrow.linear_head) == (wide.packed, wide.reach, wide.linear_head)
+
+
+@pytest.mark.parametrize(("family", "packed"), [("cohere", True), ("gemma2", False)])
+def test_logits_that_a_model_changes_further_are_summed_in_float32(family, packed):
+    """In bfloat16, a step near 16 is 0.125: a small loss difference would be nothing but rounding."""
+    model = tiny_model(family).bfloat16()
+    assert not route_of(model).linear_head and route_of(model).packed is packed
+    seen = []
+
+    def project(logits, weight, bias):
+        seen.append(logits)
+        return logits.sum(-1)
+
+    ids = torch.arange(12) + 3
+    segments = Segments((12,), torch.arange(11))
+    with torch.no_grad(), packed_attention(model):
+        forward(model, ids, torch.arange(12), segments, project)
+    (logits,) = seen
+    assert logits.dtype == torch.float32
+    assert (logits.bfloat16().float() != logits).float().mean() > 0.5
 
 
 def adapted(family, targets, **options):
