@@ -6,6 +6,7 @@ import inspect
 import re
 from dataclasses import dataclass
 
+from sstoken.selection import Chooser
 from sstoken.selection.contract import kind_of
 from sstoken.selection.methods import Method
 
@@ -59,6 +60,6 @@ def cost_of(method: Method) -> str:
     costs += [f"1 pass of {weights}" for weights in method.references.values()]
     if method.anchor is not None:
         costs.append("1 forward pass of the base a step")
-    if method.chooses and method.scorer.reads:
+    if isinstance(method.scorer, Chooser) and method.scorer.reads:
         costs.append("1 forward pass over the rows that are not taken too")
     return "; ".join(costs) or "none"

@@ -177,7 +177,7 @@ def code_of(stage: str) -> dict[str, str]:
     """``{code <file below the package's folder>: hash}`` of every module that a stage's numbers pass through."""
     code = STAGES[stage]
     job = {code.job: _file_of(code.job)} if code.job else {}
-    edited = {module: path for module, path in job.items() if file_code(path) != SINCE.get(module)}
+    edited = {module: path for module, path in job.items() if path and file_code(path) != SINCE.get(module)}
     return _coded(closure(code.entries, code.leave_out) | edited)
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from peft import PeftModel
 from torch.nn.functional import cross_entropy
 
 from sstoken.experiment.config import AdapterSettings, Parallel, TrainingSettings, load_config
@@ -21,6 +22,10 @@ from tests.trainers import trainer_for
 
 RECIPE = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 SETTINGS = AdapterSettings(rank=4, alpha=8, dropout=0.0, targets=ALL_LINEAR)
+
+
+# with shared experts or dense layers beside the arrays of experts' weights: PEFT renames targets of theirs
+MIXTURES = ["qwen2_moe", "deepseek_v3", "glm4_moe", "ernie4_5_moe", "qwen3_next", "afmoe"]
 
 
 def randomised(model):
@@ -41,9 +46,9 @@ def test_of_the_papers_families_every_linear_projection_is_the_recipes_seven(fam
 
 
 @pytest.mark.parametrize(
-    "family", ["phi3", "mixtral", "granitemoe", "gpt2", "olmoe", "jamba", "lfm2_moe", "falcon", "ctrl"]
+    "family", ["phi3", "mixtral", "granitemoe", "gpt2", "olmoe", "jamba", "lfm2_moe", "falcon", "ctrl", *MIXTURES]
 )
-def test_every_linear_weight_of_the_layers_gets_an_adapter_that_learns_and_merges(family):
+def test_every_linear_weight_of_the_layers_gets_an_adapter_that_learns_and_merges(family, tmp_path):
     model = tiny_model(family)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters() if parameter.dim() > 1}
     modules, arrays = projections(model)
@@ -58,6 +63,9 @@ def test_every_linear_weight_of_the_layers_gets_an_adapter_that_learns_and_merge
     wrapped, samples = randomised(adapted(model, SETTINGS)).eval(), samples_of(97)
     found_R, gradients, _ = by_route(wrapped, samples)
     expected_R, expected = plain(wrapped, samples, use_cache=False)
+    wrapped.save_pretrained(tmp_path)
+    stored = PeftModel.from_pretrained(tiny_model(family), tmp_path, is_trainable=True).eval()
+    torch.testing.assert_close(plain(stored, samples, use_cache=False)[0], expected_R, atol=1e-5, rtol=0)
     torch.testing.assert_close(found_R, expected_R, atol=1e-5, rtol=0)
     assert set(gradients) == set(expected) == {name for name, p in wrapped.named_parameters() if p.requires_grad}
     merged = wrapped.merge_and_unload()
