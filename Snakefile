@@ -37,3 +37,7 @@ onstart:
 onsuccess:
     sealed()
     show()
+
+
+onerror:
+    failed()

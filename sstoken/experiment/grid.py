@@ -23,6 +23,11 @@ from sstoken.models.table import ModelEntry, load_models
 from sstoken.records.documents import ConfigError, pick
 from sstoken.selection.methods import UNTRAINED, Method, build_method, entries_of, track_options
 
+OWN_METHODS = (
+    "One of your own goes under own_methods, or into a file that methods_file names (docs/how-to/own-method.md)"
+)
+OWN_MODELS = "One of your own goes under own_models, or into a file that models_file names (docs/how-to/own-model.md)"
+
 
 class Grid(Reported):
     """Everything that follows from a checked configuration (``sstoken.experiment.config.check_config``)."""
@@ -31,10 +36,10 @@ class Grid(Reported):
         self.config = config
         self.root = Path("results") / config["experiment"]
         models = load_models(config["models_file"], config["own_models"])
-        self.models: dict[str, ModelEntry] = pick("model", config["models"], models, config["models_file"])
+        self.models: dict[str, ModelEntry] = pick("model", config["models"], models, "models", OWN_MODELS)
         self.hub = HubFiles(config, self.models, self.root)
         entries = entries_of(asked_methods(config), config["track"], config["methods_file"])
-        pick("method", config["methods"], entries, config["methods_file"])
+        pick("method", config["methods"], entries, "methods", OWN_METHODS)
         expanded = Expansion(config, entries).expand(list(self.models))
         self.ablations, self.under, self.conditions = expanded.ablations, expanded.under, expanded.conditions
         self.data: dict[str, dict] = dict(config.get("data") or {})

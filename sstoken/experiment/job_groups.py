@@ -23,6 +23,8 @@ from sstoken.records.identity import code_of, name_of
 # rules whose job makes several results of a model where the configuration says so
 SHARED = ("tokens", "losses", "train", "evaluate")
 
+FETCH = "fetch_"  # how the rules that need network are called
+
 # what the rules of a report, and those of an audit, write below the experiment's folder
 WRITTEN = {"report": ("*.csv", "samples.parquet", "report/**/*"), "audit": ("audit/**/*",)}
 
@@ -178,7 +180,9 @@ class Jobs:
     def _add(self, rule: str, results: tuple[Result, ...]) -> None:
         own = {result.record for result in results}
         needed = (path for r in results for path in map(Path, r.ticket.records()) if path not in own)
-        waits = tuple(dict.fromkeys(self.made_by[path] for path in needed if path in self.made_by))
+        # a model that is gated, or a hub that does not answer, is known before the hours of training
+        fetched = [self.done(*key) for key in self.jobs if key[0].startswith(FETCH)] if rule == "train" else []
+        waits = tuple(dict.fromkeys([*fetched, *(self.made_by[path] for path in needed if path in self.made_by)]))
         content = name_of([[str(r.record), r.ticket.name] for r in results])[:8]
         first = results[0]
         said = first.run.method if first.run else "-".join(str(part) for part in first.key if part is not None)
@@ -199,7 +203,7 @@ class Jobs:
                     (self._level(result), result.job, result.model) if shared else (self._level(result), result.record)
                 )
             together.setdefault(key, []).append(result)
-        for key in sorted(together, key=lambda key: key[0]):
+        for key in sorted(together, key=lambda key: (key[0], not together[key][0].job.startswith(FETCH))):
             for chunk in _chunks(together[key], size, lambda r: r.run):
                 yield chunk[0].job, chunk
 

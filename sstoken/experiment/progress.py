@@ -101,19 +101,27 @@ class Progress:
         stages = dict.fromkeys(stage for stage, _ in missing if (stage, None) in means)
         return f"{text} until all are {' and '.join(stages)}" if unknown else f"{text} left"
 
-    def watch(self, say: Callable[[str], None], every: float = 30.0) -> threading.Event:
-        """Say the line every so many seconds where something has changed; set the returned event to stop."""
+    def watch(
+        self, say: Callable[[str], None], every: float = 30.0, then: Callable[[], None] | None = None
+    ) -> threading.Event:
+        """Say the line every so many seconds where something has changed; set the returned event to stop.
+
+        then: called at each of these moments, once a model's scores are all there.
+        """
         stop = threading.Event()
 
         def run() -> None:
-            known = len(self.seconds)
+            known, told = len(self.seconds), False
             while not stop.wait(every):
                 line = self.line()
                 if len(self.seconds) != known:
                     known = len(self.seconds)
                     say(line)
                     while table := self.first_table():
+                        told = True
                         say(table)
+                if told and then:
+                    then()
 
         threading.Thread(target=run, daemon=True).start()
         return stop

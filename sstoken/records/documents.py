@@ -219,11 +219,14 @@ def read_table(path: str | Path, schema_name: str) -> list[dict[str, str]]:
     return rows
 
 
-def pick(what: str, names: list[str], known: dict, where) -> dict:
-    """``{name: known[name]}`` in the order asked for; an unknown name is an error that lists the known ones."""
+def pick(what: str, names: list[str], known: dict, where, own: str = "") -> dict:
+    """``{name: known[name]}`` in the order asked for; an unknown name is an error that lists the known ones.
+
+    own: where one's own would be added, a sentence.
+    """
     for name in names:
         if name not in known:
             guess = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean {guess[0]!r}?" if guess else ""
-            raise ConfigError(f"{where}: unknown {what} {name!r}.{hint} Known: {', '.join(known)}")
+            raise ConfigError(f"{where}: unknown {what} {name!r}.{hint} Known: {', '.join(known)}.{own and f' {own}'}")
     return {name: known[name] for name in names}

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from sstoken.experiment.grid import Grid
+from sstoken.records.documents import read_yaml
+from sstoken.selection.methods import METHODS_FILE
 
 
 def facts_of(grid: Grid) -> dict:
     """Fields of ``sstoken.report.results.Facts``."""
     methods = grid.methods.items()
+    shipped = read_yaml(METHODS_FILE)["methods"]
     sources = (grid.config.get("data") or {}).get("train", {}).get("sources", [])
     entries = {name: (entry.family, entry.size, entry.source) for name, entry in grid.models.items()}
     return {
@@ -18,6 +21,7 @@ def facts_of(grid: Grid) -> dict:
         "methods": list(grid.methods),
         "seeds": grid.seeds,
         "untrained": [name for name, method in methods if not method.trains],
+        "own": [name for name in grid.methods if name not in shipped],
         "bounds": [n for n, m in methods if m.trains and ("truth" in m.needs or m.data != "train")],
         "ablations": [asdict(ablation) for ablation in grid.ablations],
         "described": {

@@ -1,4 +1,6 @@
-"""The report of a grid that is not finished, or has failed: ``python -m sstoken.report.partial CONFIG [key=value …]``.
+"""The report of a grid that is not finished, or has failed.
+
+``python -m sstoken.report.partial CONFIG [key=value …] [--refresh=SECONDS]``
 
 What is current is tabled, drawn and shown in ``results/{experiment}/so-far``; what is missing or stale is named, and nothing is
 averaged over it.  The workflow's own files are left alone.
@@ -12,6 +14,7 @@ from pathlib import Path
 
 from sstoken.experiment.config import load_config, settings_of
 from sstoken.experiment.grid import Grid
+from sstoken.experiment.redraw import SO_FAR
 from sstoken.experiment.status import status, write_status
 from sstoken.records.documents import ConfigError
 from sstoken.report.collect import collect
@@ -23,11 +26,15 @@ from sstoken.report.selection_scores import write_selection
 from sstoken.report.tables import write_tables
 from sstoken.selection.methods import MethodError
 
+REFRESH = "--refresh="
 SHARED = ("runs", "scores", "models", "tokens", "references", "data")
 
 
-def render_partial(grid: Grid) -> Path:
+def render_partial(grid: Grid, refresh: int | None = None) -> Path:
     """Render what there is; returns the page.
+
+    Args:
+        refresh: seconds after which a browser is to read the page again; None: never.
 
     Raises:
         ConfigError: no run has been evaluated yet.
@@ -37,7 +44,7 @@ def render_partial(grid: Grid) -> Path:
     evaluations = [path for path in grid.evaluations() if path in current]
     if not evaluations:
         raise ConfigError(f"{grid.root}: no run has been evaluated yet; `make reproduce` starts the grid")
-    out = grid.root / "so-far"
+    out = grid.root / SO_FAR
     out.mkdir(exist_ok=True)
     shutil.rmtree(out / "report", ignore_errors=True)  # figures and tables of results that were current once
     for name in SHARED:
@@ -59,14 +66,16 @@ def render_partial(grid: Grid) -> Path:
     )
     results = Results(out, Facts(**facts_of(grid)))
     draw_figures(results, out / "report" / "figures")
-    render_page(results, out / "report" / "index.html", config=grid.config)
+    render_page(results, out / "report" / "index.html", config=grid.config, refresh=refresh)
     return out / "report" / "index.html"
 
 
 def main(arguments: list[str]) -> None:
-    path, *settings = arguments
+    path, *words = arguments
+    settings = [word for word in words if not word.startswith(REFRESH)]
+    refresh = next((int(word.removeprefix(REFRESH)) for word in words if word.startswith(REFRESH)), None)
     try:
-        print(render_partial(Grid(load_config(path, **settings_of(settings)))))
+        print(render_partial(Grid(load_config(path, **settings_of(settings))), refresh))
     except (ConfigError, MethodError) as error:
         sys.exit(str(error))
 

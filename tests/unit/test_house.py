@@ -77,7 +77,7 @@ def test_workflow_files_stay_small(root):
         for p in [root / "Snakefile", *(root / "workflow").rglob("*.*")]
         if p.is_file()
     }
-    assert lines[root / "Snakefile"] <= 40
+    assert lines[root / "Snakefile"] <= 45
     assert lines[root / "workflow/rules/common.smk"] <= 120
     assert all(n <= 30 for p, n in lines.items() if p.parent.name == "scripts" and p.suffix == ".py")
     for path in (root / "workflow" / "scripts").glob("*.py"):

@@ -93,3 +93,17 @@ def test_where_held_out_loss_is_all_there_is_it_is_told(tmp_path):
     (tmp_path / "a").write_text(json.dumps({"cost": {"seconds": 1}, "scores": [row]}))
     progress.line()
     assert "25.00" in progress.first_table()
+
+
+def test_what_comes_after_a_first_table_is_called_from_then_on(tmp_path):
+    called, said = [], []
+    write(tmp_path / "a", 1)
+    tables = {"m": {"full": [tmp_path / "b"]}}
+    progress = Progress({tmp_path / name: ("trained", "m") for name in "abc"}, tables=tables)
+    stop = progress.watch(said.append, every=0.02, then=lambda: called.append(len(said)))
+    (tmp_path / "b").write_text(json.dumps({"cost": {"seconds": 1}, "scores": [{"benchmark": "a", "score": 0.5}]}))
+    deadline = time.monotonic() + 5
+    while not called and time.monotonic() < deadline:
+        time.sleep(0.02)
+    stop.set()
+    assert called and called[0] == 2 and said[1].startswith("m is done")

@@ -1,12 +1,14 @@
 """A grid with a hole: its report shows the rest, names the hole, and averages nothing over it."""
 
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from sstoken.experiment.config import load_config
 from sstoken.experiment.grid import Grid, Run
+from sstoken.experiment.redraw import AT_LEAST, REFRESH, SO_FAR, Redraw
 from sstoken.records.documents import ConfigError
 from sstoken.report.partial import render_partial
 
@@ -33,3 +35,29 @@ def test_what_is_done_is_shown_and_what_is_missing_is_named(ci, root, tmp_path, 
     assert average["tiny-qwen2", "sstoken"].equals(expected["tiny-qwen2", "sstoken"])
     assert "tiny-llama" in page.read_text() and "missing" in page.read_text().lower()
     assert not list((page.parent / "figures").glob("*tmp*"))
+
+
+def test_the_page_of_a_running_grid_is_drawn_again_and_leads_on_to_the_finished_one(ci, root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    for name in ("config", "workflow", "sstoken"):
+        (tmp_path / name).symlink_to(root / name)
+    results = Path("results", "ci")
+    shutil.copytree(ci.results("ci"), results)
+    Grid(load_config("config/ci.yaml")).evaluation_record(Run("tiny-llama", "sstoken", 1)).unlink()
+    clock, said = [0.0], []
+    redraw = Redraw(results, said.append, now=lambda: clock[0])
+    redraw()
+    drawn = redraw.process
+    redraw()  # at work
+    assert redraw.process is drawn and drawn.wait() == 0, (results / "logs" / "so-far.log").read_text()
+    clock[0] = 8.0
+    redraw()
+    page = results / SO_FAR / "report" / "index.html"
+    assert said == [f"The page so far, drawn again as results come: {page}"]
+    assert redraw.process is None and redraw.next == 8 + AT_LEAST  # not before
+    assert f'content="{REFRESH}"' in page.read_text() and "The experiment is running" in page.read_text()
+    assert "The experiment is running" not in (ci.results("ci") / "report" / "index.html").read_text()
+    Redraw.finished(results)
+    assert "url=../../report/index.html" in page.read_text()
+    assert (page.parent / "../../report/index.html").resolve() == (results / "report" / "index.html").resolve()

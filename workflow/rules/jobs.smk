@@ -3,8 +3,10 @@ from contextlib import ExitStack
 
 from snakemake.settings.enums import RerunTrigger
 
+from sstoken.experiment.failures import Failures
 from sstoken.experiment.job_groups import Jobs
 from sstoken.experiment.progress import Progress
+from sstoken.experiment.redraw import Redraw
 from sstoken.records.files import sha256_file
 from sstoken.records.locks import Held, locked
 
@@ -33,6 +35,7 @@ REPORT_NAME = JOBS.report(facts_of(GRID), table_options(GRID), CONFIG, sha256_fi
 if workflow.is_main_process:
     JOBS.forget(REPORT_NAME)
 HELD = ExitStack()
+FAILURES = Failures()
 MADE_ANEW = {}
 
 
@@ -50,8 +53,19 @@ def start():
         JOBS.replace(kind, name)
     workflow.dag.priorityfiles |= set(JOBS.first())  # the first model's main table before the others
     workflow.dag.update_priority()
+    FAILURES.watch(to_run())
+    say = lambda line: print(line, file=sys.stderr, flush=True)
     progress = Progress(GRID.progress(), JOBS.wanted(), {model: GRID.main_table(model) for model in GRID.models})
-    progress.watch(lambda line: print(line, file=sys.stderr, flush=True))
+    progress.watch(say, then=Redraw(GRID.root, say))
+
+
+def to_run():
+    """(title, log, what it leaves) of each job that is to run."""
+    for job in workflow.dag.needrun_jobs():
+        if job.log:
+            known = JOBS.jobs.get((job.rule.name, job.wildcards_dict.get("job")))
+            title = f"{job.rule.name} {known.title}" if known else job.rule.name
+            yield title, Path(job.log[0]), Path(job.output[0])
 
 
 def made_anew():
@@ -93,8 +107,15 @@ def losses_asked(rule="losses"):
     return function
 
 
+def failed():
+    """What the workflow does last where a job has failed."""
+    if lines := FAILURES.lines():
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
 def sealed():
     """What the workflow does when all is done."""
+    Redraw.finished(GRID.root)
     for kind in MADE_ANEW:
         JOBS.seal(kind)
 

@@ -40,12 +40,13 @@ SECTIONS = [
 """(file of report/tables, heading, caption)"""
 
 
-def render_page(results: Results, out: str | Path, *, config: dict | None = None) -> None:
+def render_page(results: Results, out: str | Path, *, config: dict | None = None, refresh: int | None = None) -> None:
     """Write the page from the tables and figures that are there.
 
     Args:
         results: of ``results/{experiment}``; its ``report/figures`` holds the drawn figures.
-        out: the HTML file. config: the configuration, shown as it is.
+        out: the HTML file. config: the configuration, shown as it is. refresh: of a page that will be drawn again, the
+            seconds after which a browser is to read it.
     """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -62,10 +63,13 @@ def render_page(results: Results, out: str | Path, *, config: dict | None = None
         (f"ablation-{a['name']}", f"Over {a['name']}", "Method minus full at each value.") for a in facts.ablations
     ]
     place = [name for name, *_ in sections].index("claims")
+    if facts.made_up and facts.miniatures:  # no published number stands beside a miniature's
+        sections = [s for s in sections if s[0] != "published"]
     tables, absent = _tables(results.root / "report" / "tables", [*sections[:place], *ablated, *sections[place:]])
     rows = [overview(results, model) for model in facts.models]
     page = environment.get_template("page.html.j2").render(
         facts=facts,
+        refresh=refresh,
         scope=scope_of(results),
         together=together_of(results),
         tokens=[(m, found) for m in facts.models if (found := kept_tokens(results, m))],

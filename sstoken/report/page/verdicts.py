@@ -128,7 +128,7 @@ def together_of(results: Results) -> list[tuple[str, str]]:
         return []
     top = max(methods, key=lambda m: rows.loc[m, "estimate"])
     lines = []
-    for method in dict.fromkeys([top, *(m for m in (HEADLINE, "random") if m in methods)]):
+    for method in dict.fromkeys([top, *(m for m in (*results.facts.own, HEADLINE, "random") if m in methods)]):
         row = rows.loc[method]
         text = f"{method} minus {BASELINE}: {row_difference(row)}; above {BASELINE} in {row['above']:.0f} of {row['pairs']:.0f}"
         lines.append(f"{text} pairs of model and seed.")
@@ -197,7 +197,7 @@ def _wins(results: Results, model: str, best: list[str]) -> str:
 
 def _real(results: Results, model: str, best: list[str]) -> str:
     parts = []
-    shown = list(dict.fromkeys(m for m in (best[0], HEADLINE) if m in best and m != BASELINE))
+    shown = list(dict.fromkeys(m for m in (best[0], *results.facts.own, HEADLINE) if m in best and m != BASELINE))
     if best[0] == BASELINE:
         parts.append(f"No method beats {BASELINE}.")
     for method in shown:

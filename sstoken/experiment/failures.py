@@ -1,0 +1,53 @@
+"""What failed, said once more where a run ends: a grid's terminal is long, and the first error stands far up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+LINES = 4  # of an error's message
+
+
+class Failures:
+    """Which jobs wrote to their log and did not end.
+
+    logs: (title, log, the file that the job leaves when it is done) of everything that is to run.
+    """
+
+    def __init__(self, logs: Iterable[tuple[str, Path, Path]] = ()):
+        self.watch(logs)
+
+    def watch(self, logs: Iterable[tuple[str, Path, Path]]) -> None:
+        self.logs = list(logs)
+        self.before = {log: _state(log) for _, log, _ in self.logs}
+
+    def lines(self) -> list[str]:
+        """One entry a failed job: its title, its log, and the last error in that. Empty where no job has failed."""
+        begun = [entry for entry in self.logs if _state(entry[1]) != self.before[entry[1]]]
+        failed = [(title, log) for title, log, done in begun if not done.exists()]
+        if not failed:
+            return []
+        head = (
+            f"{len(failed)} job{'s' if len(failed) > 1 else ''} failed; all else is kept, and the same command goes on:"
+        )
+        return [head, *(f"- {title} ({log}){_said(log)}" for title, log in failed)]
+
+
+def _said(log: Path) -> str:
+    message = last_error(log.read_text(errors="replace"))
+    return (
+        ":\n" + "\n".join(f"    {line}" for line in message) if message else "; its log names no error: it was killed"
+    )
+
+
+def last_error(text: str) -> list[str]:
+    """The message of the last traceback, at most ``LINES`` lines; [] where there is none."""
+    _, found, tail = text.rpartition("Traceback (most recent call last):")
+    lines = tail.splitlines() if found else []
+    start = next((n for n, line in enumerate(lines) if re.match(r"[\w.]+(:|$)", line)), None)
+    return [line.rstrip() for line in lines[start : start + LINES]] if start is not None else []
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    return (path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else None
