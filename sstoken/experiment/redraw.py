@@ -12,7 +12,7 @@ from pathlib import Path
 from sstoken.records.files import atomic_write
 
 SO_FAR = "so-far"  # the folder of a running experiment's page, in that of its results
-AT_LEAST = 300.0  # seconds between two pages
+AT_LEAST = 300.0  # seconds to the first page, and between two
 SHARE = 0.05  # of the time may go into drawing
 REFRESH = 60  # seconds after which a browser reads the page again
 LEADS_ON = """<!doctype html>
@@ -31,7 +31,7 @@ class Redraw:
     def __init__(self, root: Path, say: Callable[[str], None], now: Callable[[], float] = time.monotonic):
         self.root, self.say, self.now = root, say, now
         self.process: subprocess.Popen | None = None
-        self.began, self.next = 0.0, 0.0
+        self.began, self.next = 0.0, now() + AT_LEAST
         self.told = False
 
     def __call__(self) -> None:

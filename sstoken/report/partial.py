@@ -48,6 +48,8 @@ def render_partial(grid: Grid, refresh: int | None = None) -> Path:
     out.mkdir(exist_ok=True)
     shutil.rmtree(out / "report", ignore_errors=True)  # figures and tables of results that were current once
     for name in SHARED:
+        if (out / name).is_dir() and not (out / name).is_symlink():
+            shutil.rmtree(out / name)  # a copy of the results that followed links left it
         if (grid.root / name).exists() and not (out / name).is_symlink():
             (out / name).symlink_to(Path("..") / name)
     samples, costs = out / "samples.parquet", out / "costs.csv"

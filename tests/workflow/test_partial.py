@@ -48,14 +48,17 @@ def test_the_page_of_a_running_grid_is_drawn_again_and_leads_on_to_the_finished_
     clock, said = [0.0], []
     redraw = Redraw(results, said.append, now=lambda: clock[0])
     redraw()
+    assert redraw.process is None  # a short run needs none
+    clock[0] = AT_LEAST
+    redraw()
     drawn = redraw.process
     redraw()  # at work
     assert redraw.process is drawn and drawn.wait() == 0, (results / "logs" / "so-far.log").read_text()
-    clock[0] = 8.0
+    clock[0] += 8
     redraw()
     page = results / SO_FAR / "report" / "index.html"
     assert said == [f"The page so far, drawn again as results come: {page}"]
-    assert redraw.process is None and redraw.next == 8 + AT_LEAST  # not before
+    assert redraw.process is None and redraw.next == clock[0] + AT_LEAST  # not before
     assert f'content="{REFRESH}"' in page.read_text() and "The experiment is running" in page.read_text()
     assert "The experiment is running" not in (ci.results("ci") / "report" / "index.html").read_text()
     Redraw.finished(results)
