@@ -215,10 +215,11 @@ def _audit(arguments: argparse.Namespace) -> None:
 
 
 def _explain(arguments: argparse.Namespace) -> None:
-    from sstoken.jobs.explain import explain, wants_colour
+    from sstoken.jobs.explain import explain
+    from sstoken.records.terminal import has_colours
 
     options = {name: getattr(arguments, name) for name in ("model", "reference", "methods", "limit", "template", "out")}
-    print(explain(arguments.rows, colour=wants_colour(), **options))
+    print(explain(arguments.rows, colour=has_colours(sys.stdout), **options))
 
 
 def _show(arguments: argparse.Namespace) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -125,7 +124,3 @@ def folder_of(name: str, scratch: Path) -> Path:
         raise ConfigError(f"{name}: neither a folder with a config.json nor a model of the table ({', '.join(table)})")
     materialise(table[name], scratch)
     return scratch
-
-
-def wants_colour() -> bool:
-    return sys.stdout.isatty()

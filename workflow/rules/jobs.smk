@@ -9,6 +9,7 @@ from sstoken.experiment.progress import Progress
 from sstoken.experiment.redraw import Redraw
 from sstoken.records.files import sha256_file
 from sstoken.records.locks import Held, locked
+from sstoken.records.terminal import styled
 
 # What is to be made, and in which jobs. A job's own process reads its order from the file that the workflow wrote.
 JOBS = Jobs(GRID, plan=workflow.is_main_process)
@@ -54,9 +55,13 @@ def start():
     workflow.dag.priorityfiles |= set(JOBS.first())  # the first model's main table before the others
     workflow.dag.update_priority()
     FAILURES.watch(to_run())
-    say = lambda line: print(line, file=sys.stderr, flush=True)
     progress = Progress(GRID.progress(), JOBS.wanted(), {model: GRID.main_table(model) for model in GRID.models})
     progress.watch(say, then=Redraw(GRID.root, say))
+
+
+def say(line, style="bold"):
+    """Of one or more lines the first stands out, where the terminal can show it."""
+    print(styled(line, style if "\n" in line else "plain", sys.stderr), file=sys.stderr, flush=True)
 
 
 def to_run():
@@ -110,7 +115,7 @@ def losses_asked(rule="losses"):
 def failed():
     """What the workflow does last where a job has failed."""
     if lines := FAILURES.lines():
-        print(*lines, sep="\n", file=sys.stderr, flush=True)
+        say("\n".join(lines), "red")
 
 
 def sealed():
