@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 from sstoken.experiment.config import load_config
 from sstoken.experiment.grid import Run
 from sstoken.experiment.plan import Plan, Work
-from sstoken.experiment.plan_text import render
+from sstoken.experiment.plan_text import plan_text, render
 from sstoken.experiment.runtime import runtime
 from sstoken.models.sizes import sizes_of
 from sstoken.models.table import load_models
@@ -108,6 +109,19 @@ def test_every_configuration_has_a_plan(workflow, root, name):
     assert "hours a job | GPUs a job" in done.stdout and "Detectable at 80 %" in done.stdout
     assert f"--configfile config/{name}.yaml" in done.stdout.rsplit("snakemake ", 1)[1]
     assert "| total |" in done.stdout and "Tokens: estimated" in done.stdout and "saved" in done.stdout
+
+
+def test_the_submission_command_is_one_that_snakemake_takes(workflow, root):
+    """As it is printed, the settings included; only the account and the partition are the reader's to fill in."""
+    text = plan_text("config/ci.yaml", ["seeds=[0]", "models=[tiny-llama]"])
+    command = next(line.strip() for line in text.splitlines() if line.strip().startswith("snakemake "))
+    words = shlex.split(command.replace("ACCOUNT", "mine").replace("PARTITION", "gpu"))
+    done = subprocess.run(
+        [sys.executable, "-m", *words, "--dry-run"],
+        cwd=workflow.folder, env=workflow.environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "tiny-llama" in done.stdout and "tiny-qwen2" not in done.stdout
 
 
 def test_unknown_sizes_are_asked_for(workflow, root):
