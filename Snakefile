@@ -16,10 +16,8 @@ include: "workflow/rules/fetch.smk"
 include: "workflow/rules/references.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/selection.smk"
 include: "workflow/rules/audit.smk"
 include: "workflow/rules/report.smk"
-include: "workflow/rules/page.smk"
 
 
 rule all:

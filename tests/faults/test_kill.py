@@ -90,6 +90,9 @@ def test_a_run_too_short_to_train_anything_says_so(workflow):
     changes = SMALL | {"methods": ["full"], "benchmarks": ["arc_easy"], "data": data}
     text = workflow.run(workflow.configuration("short", **changes), ok=False)
     assert "all 1 steps are warm-up, at learning rate 0" in text
+    end = text[text.index("job failed; all else is kept, and the same command goes on:") :]  # said once more
+    assert "- train tiny-llama: full, seed 0 (results/short/logs/train/tiny-llama.full." in end
+    assert "all 1 steps are warm-up, at learning rate 0" in end
 
 
 def test_a_reference_file_of_other_data_is_not_read(campaign):

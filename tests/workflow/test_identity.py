@@ -274,7 +274,7 @@ def test_a_report_upgraded_is_drawn_again_alone(copy):
     assert copy.status() == {}
     text = copy.run("small.yaml", "--dry-run")
     stages = set(re.findall(r"^(\w+) +\d+$", text, re.MULTILINE))
-    assert stages == {"collect", "tables", "figures", "page", "selection", "all", "total"}
+    assert stages == {"tables", "page", "all", "total"}
 
 
 EVERYTHING = {
@@ -353,7 +353,7 @@ def test_a_report_edited_by_hand_or_cut_is_drawn_again_alone(copy):
     (root / "report" / "tables" / "main.csv").write_text(table[:-9])
     text = copy.run("small.yaml", "--dry-run")
     stages = set(re.findall(r"^(\w+) +\d+$", text, re.MULTILINE))
-    assert stages == {"collect", "tables", "figures", "page", "selection", "all", "total"}
+    assert stages == {"tables", "page", "all", "total"}
     assert copy.again() == set()
     assert (root / "report" / "tables" / "main.csv").read_text() == table
     assert "Nothing to be done" in copy.run("small.yaml")

@@ -77,7 +77,7 @@ def made_anew():
     """Kind -> name, of the report and the audit where a rule of theirs is to run."""
     rules_to_run = {job.rule.name for job in workflow.dag.needrun_jobs()}
     rules = {
-        "report": ({"collect", "selection", "tables", "figures", "page"}, REPORT_NAME),
+        "report": ({"tables", "page"}, REPORT_NAME),
         "audit": ({"audit_model", "audit"}, AUDIT_NAME),
     }
     return {kind: name for kind, (own, name) in rules.items() if rules_to_run & own}
