@@ -78,7 +78,7 @@ test: $(SETUP)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m snakefmt --check Snakefile workflow/rules
-	$(RUN) -m pytest $(PARALLEL) -rs
+	$(RUN) -m pytest $(PARALLEL) -rs --durations=25
 
 # longer than the suite may take
 proofs: $(SETUP)
