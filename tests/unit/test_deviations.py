@@ -6,17 +6,21 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sstoken.data import token_data
 from sstoken.experiment.config import check_config, load_config
 from sstoken.experiment.grid import Grid
+from sstoken.models.load import Weights
 from sstoken.report.published import deviations, deviations_page
 from sstoken.selection import attention_mass, keep_top
 from sstoken.selection.methods import full, load_method
+from sstoken.tasks.tydiqa.utils import PASSAGE_TOKENS
 from sstoken.training.collate import PackedCollator
-from sstoken.training.dataset import SelectionDataset, fixed_mask
+from sstoken.training.dataset import EvenDataset, SelectionDataset, fixed_mask
 from sstoken.training.history import History
 from sstoken.training.objective import choose, items
 from sstoken.training.setup import known_signals, method_of_part, part_of, training_arguments
-from tests.conftest import ragged_tokens
+from tests.byte_models import byte_tokenizer
+from tests.conftest import ragged_tokens, tiny_model
 from tests.trainers import adapter_of, trainer_for
 
 HISTORY = [[3.0, 2.0, 4.0, 1.0, 2.5], [2.0]]
@@ -59,7 +63,10 @@ def test_the_list_is_complete_and_the_page_is_made_of_it(root):
         "early-steps", "normalisation", "rho1", "random", "prompt", "clipping", "rho1-ranking", "tydiqa", "attention",
         "history", "evaluation",
     }  # fmt: skip
-    own = {"normalisation-others", "precision", "rel-sign", "chain", "batch", "runs"}
+    own = {
+        "normalisation-others", "precision", "rel-sign", "chain", "batch", "runs", "rows", "turn-newline", "rotary",
+        "last-steps", "baselines", "tydiqa-stop", "evaluation-precision", "seed",
+    }  # fmt: skip
     assert set(deviations()) == walked | own
     for row in walked | own:
         assert callable(globals().get(f"test_{row.replace('-', '_')}")), f"{row} has no test here"
@@ -292,6 +299,62 @@ def test_tydiqa(root):
     languages = [p for p in (root / "sstoken" / "tasks" / "tydiqa").glob("*.yaml") if p.name != "tydiqa.yaml"]
     assert len(languages) == 9
     assert "of our own wording" in deviations()["tydiqa"]["here"]
+
+
+def test_tydiqa_stop(root):
+    task = (root / "sstoken" / "tasks" / "tydiqa" / "_language").read_text()
+    assert 'until: ["\\n"]' in task
+    assert PASSAGE_TOKENS == 512
+
+
+def test_evaluation_precision(root):
+    for track in ("corrected", "as_published"):
+        evaluation = grid_of(root, track=track).evaluation
+        assert (evaluation["dtype"], evaluation["batch_size"]) == ("bfloat16", 8)
+
+
+def test_rows(root):
+    for track in ("corrected", "as_published"):
+        config = load_config(root / "config" / "paper.yaml", track=track)
+        data = config["data"]
+        assert data["train"]["limit"] == 49_500 and data["heldout"]["skip"] == 49_500
+        assert (data["reference"]["limit"], data["reference"]["shuffle_seed"]) == (10_000, 42)
+        assert config["text"]["on_bad_row"] == "drop"
+
+
+def test_turn_newline():
+    """Turns end in ``</s>`` and a new line: what is trained on ends with the first."""
+    tokenizer = byte_tokenizer(pad_token="</s>")
+    tokenizer.chat_template = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}</s>{{ '\\n' }}{% endfor %}"
+    turns = [{"role": role, "content": text} for role, text in [("user", "q"), ("assistant", "a")] * 2]
+    data = token_data([{"messages": turns}], tokenizer, max_length=1000)
+    assert tokenizer.decode(data.input_ids[data.response_mask]) == "a</s>a</s>"
+
+
+def test_rotary(tmp_path):
+    """Weights are loaded in bfloat16; frequencies are not rounded with them."""
+    tiny_model().save_pretrained(tmp_path)
+    loaded = Weights(tmp_path).load(dtype="bfloat16")
+    assert loaded.lm_head.weight.dtype == torch.bfloat16
+    assert loaded.model.rotary_emb.inv_freq.dtype == torch.float32
+
+
+def test_last_steps():
+    even = EvenDataset(SelectionDataset(ragged_tokens(5)), 4)
+    assert [even[row]["position"] for row in range(len(even))] == [0, 1, 2, 3, 4, -1, -1, -1]
+    assert not any(even[row]["response_mask"].any() for row in (5, 6, 7))
+
+
+def test_baselines():
+    """A mask alone: nothing of ssToken's is measured for them."""
+    for name in ("random", "tokencleaning-fixed"):
+        assert not {"loss", "history_loss", "attention_mass"} & set(load_method(name, track="as_published").needs)
+
+
+def test_seed(root):
+    grid = Grid(load_config(root / "config" / "paper.yaml"))
+    assert grid.seeds == [0, 1, 2]
+    assert {grid.reference_seed(seed) for seed in grid.seeds} == {0}
 
 
 def test_precision():
