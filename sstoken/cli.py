@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--out", type=Path, help="also write a page")
 
     show = _add(commands, "show", _show, "what a run kept and dropped in your rows, token by token",
-                "sstoken show results/idea/runs/world-llama-small/sstoken/seed0 --ids train-7 train-8\n"
+                "sstoken show results/idea/runs/world-llama-small/sstoken/seed0 --ids train-00007 train-00008\n"
                 "sstoken show results/idea/runs/world-llama-small/sstoken/seed0 --format html > kept.html")  # fmt: skip
     show.add_argument("folder", type=Path, help="results/{experiment}/runs/{model}/{method}/seed{seed}")
     show.add_argument("--ids", nargs="+", help="samples, in this order; by default all that were trained on")
@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     compare = _add(commands, "compare", _compare, "two experiments on the same questions: differences, settings",
                    "sstoken compare results/idea results/idea-lr --out folder")  # fmt: skip
     compare.add_argument("a", type=Path, help="results/{experiment}")
-    compare.add_argument("b", type=Path, help="the one that a is taken from")
+    compare.add_argument("b", type=Path, help="the one that is compared with it: differences are b minus a")
     compare.add_argument("--method", help="this method alone")
     compare.add_argument("--out", type=Path, help="also write table and figure into this folder")
 

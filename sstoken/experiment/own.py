@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from sstoken.records.documents import ConfigError, read_yaml, schema, validate
-from sstoken.selection.methods import METHODS_FILE
+from sstoken.records.documents import PACKAGE, ConfigError, read_yaml, schema, validate
+from sstoken.selection.methods import METHODS_FILE, Method
 
 
 def asked_methods(config: dict) -> dict:
@@ -30,6 +31,11 @@ def asked_methods(config: dict) -> dict:
                 f"e.g. {name}-mine: {{extends: {name}}}"
             )
     return {"methods": document["methods"] | own}
+
+
+def own_scorers(methods: Iterable[Method]) -> list[Method]:
+    """Those whose scorer lies in a file outside the package."""
+    return [m for m in methods if m.scorer and not Path(inspect.getfile(type(m.scorer))).is_relative_to(PACKAGE)]
 
 
 KEEP_RATIO = 0.6

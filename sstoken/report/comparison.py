@@ -19,8 +19,9 @@ from sstoken.report.tables.heldout import apart
 
 COLUMNS = [
     "model", "method", "benchmark", "a", "b", "estimate", "low", "high", "p", "p_holm", "significant", "mde",
-    "p_equivalent", "equivalent",
+    "p_equivalent", "equivalent", "same",
 ]  # fmt: skip
+SAME = "same"
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,15 @@ class Comparison:
                 "difference": rows["estimate"].map(signed),
                 "95 % interval": [interval(*ends, plus=True) for ends in zip(rows["low"], rows["high"], strict=True)],
                 "p (Holm)": rows["p_holm"].map(p_value),
-                "verdict": [verdict(row) or EMPTY for _, row in rows.iterrows()],
+                "verdict": [SAME if row["same"] else verdict(row) or EMPTY for _, row in rows.iterrows()],
                 "detectable": rows["mde"].map(number),
             }
         )
         caption = (
             f"Average score of {self.b} minus that of {self.a}, percent points, paired by question and seed. Better or worse: "
-            f"not 0 at 5 % after Holm's correction. Level: within ± {MARGIN:g} point (two one-sided tests). Open: neither is "
-            "shown. Rows of all models: the mean over models."
+            "not 0 at 5 % after Holm's correction over the methods of this table (a single method stands alone). Level: within "
+            f"± {MARGIN:g} point (two one-sided tests). Open: neither is shown. Same: every question is answered alike, so "
+            "nothing is tested. Rows of all models: the mean over models."
         )
         text = markdown(frame, ["left", "left", *["right"] * 4, "right", "left", "right"], caption)
         if self.settings.empty:
@@ -213,13 +215,19 @@ def _rows(runs: ModelRuns, benchmarks: list[str], averaged: list[str]) -> pd.Dat
     }  # fmt: skip
     frame = pd.DataFrame({name: values.ravel() for name, values in columns.items()})
     names = np.repeat(np.array(runs.methods[:count], dtype=object), len(titles))
-    return frame.assign(model=runs.model, method=names, benchmark=titles * count)
+    alike = np.array(
+        [[np.array_equal(part[m], part[count + m], equal_nan=True) for part in runs.scores] for m in range(count)]
+    )
+    mean = (alike | ~np.isin(benchmarks, averaged)).all(1, keepdims=True)
+    same = np.concatenate([alike, mean], axis=1).ravel()
+    return frame.assign(model=runs.model, method=names, benchmark=titles * count, same=same)
 
 
 def _adjusted(frame: pd.DataFrame) -> pd.DataFrame:
-    """Holm's families: the averages, and the single benchmarks."""
-    family = frame["benchmark"] == AVERAGE
-    differ, level = (frame.groupby(family)[p].transform(lambda p: holm(p.to_numpy())) for p in ("p", "p_equivalent"))
+    """Holm's families: the averages, and the single benchmarks. What is answered alike is no test and stands in none."""
+    family = (frame["benchmark"] == AVERAGE).where(~frame["same"])
+    columns = (frame.groupby(family)[p].transform(lambda p: holm(p.to_numpy())) for p in ("p", "p_equivalent"))
+    differ, level = (column.where(~frame["same"]) for column in columns)
     return frame.assign(p_holm=differ, significant=differ <= ALPHA, equivalent=level <= ALPHA)
 
 

@@ -47,6 +47,8 @@ def test_a_difference_is_b_minus_a_question_by_question(tmp_path):
     assert (average["full"] == 0).all() and (average["base"] == 0).all() and (average["sstoken"] > 5).all()
     assert average.loc["all models"]["sstoken"] == pytest.approx(average.loc[["one", "two"]]["sstoken"].mean())
     assert found.loc[("all models", "sstoken", "Average")]["significant"]
+    assert found.xs("Average", level="benchmark").query("method == 'base'")["same"].all()
+    assert not found.xs("Average", level="benchmark").query("method == 'sstoken'")["same"].any()
     turned = compare(b, a).differences.set_index(["model", "method", "benchmark"])
     assert np.allclose(turned["estimate"], -found["estimate"]) and np.allclose(turned["p"], found["p"])
 
@@ -130,3 +132,16 @@ def test_settings_of_the_data_that_differ_are_named(tmp_path):
         (root / "tokens" / "one" / "train.json").write_text(json.dumps({"sections": sections, "tokens_sha256": "x"}))
     found = compare(tmp_path / "a", tmp_path / "b").settings
     assert found.to_dict("records") == [{"setting": "data.train.1.limit", "a": "8", "b": "9"}]
+
+
+def test_what_cannot_differ_takes_no_part_in_the_correction(tmp_path):
+    """The untrained base answers alike in both: counted as a test, it would halve the others' significance."""
+    seeds = {"base": [0], "full": [0, 1], "sstoken": [0, 1]}
+    a, b = (experiment(tmp_path / name, gain, ("one",), seeds) for name, gain in (("a", 0.0), ("b", 0.05)))
+    both = compare(a, b)
+    row = both.differences.query("benchmark == 'Average'").set_index("method")
+    assert row.loc["sstoken", "p_holm"] == pytest.approx(
+        row.loc["sstoken", "p"]
+    )  # full's and base's runs are alike here
+    assert row.loc[["base", "full"], "p_holm"].isna().all() and row["significant"].dtype == bool
+    assert both.table.count("| same |") + both.table.count(" same ") >= 2

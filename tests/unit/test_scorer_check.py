@@ -7,9 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sstoken.experiment.own import own_scorers
 from sstoken.selection import Scorer, Signals, minmax
-from sstoken.selection.methods import load_method, load_methods
+from sstoken.selection.methods import build_method, load_method, load_methods
 from sstoken.training.scorer_check import ContractError, check_scorer
+from sstoken.training.scorer_trial import faults_of
 from tests.conftest import ragged_tokens
 from tests.trainers import trainer_for
 
@@ -125,3 +127,41 @@ def test_the_check_moves_no_random_number_and_runs_once(tmp_path):
     trainer_for(method, ragged_tokens(24), tmp_path, micro=4, accumulation=2).train()
     first, later = calls[: len(calls) - 5], calls[-5:]
     assert len(first) == 1 + 3 + 4 and len(set(first)) == 1 and len(later) == 5
+
+
+def scorer_of(tmp_path, body, needs='{"loss"}'):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import torch\nfrom dataclasses import dataclass\nfrom sstoken.selection import Scorer\n\n\n@dataclass(frozen=True)\n"
+        f"class Config(Scorer):\n    @property\n    def needs(self):\n        return frozenset({needs})\n\n"
+        f"    def score(self, signals):\n        {body}\n"
+    )
+    return build_method("mine", {"scorer": str(path), "keep_ratio": 0.6})
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return signals.entropy", "mine.py: entropy is read but was not asked for: add 'entropy' to needs"),
+        ("return signals.loss.foo", "mine.py:13: AttributeError: 'Tensor' object has no attribute 'foo'"),
+        ("return signals.loss / signals.loss.mean(-1, keepdim=True)", "what stands in the padding (use mask_BR)"),
+        ("return signals.loss > 1", "floating-point numbers, not torch.bool"),
+    ],
+)
+def test_a_scorer_of_ones_own_is_tried_before_anything_is_trained(tmp_path, body, message):
+    (fault,) = faults_of([scorer_of(tmp_path, body)])
+    assert fault.startswith("method mine: ") and fault.count("mine.py") == 1 and message in fault
+
+
+def test_every_shipped_scorer_passes_the_trial():
+    methods = [method for method in load_methods().values() if method.scorer]
+    assert faults_of(methods) == []
+    assert not own_scorers(methods)
+
+
+def test_a_wrong_scorer_of_ones_own_stops_the_workflow_before_its_first_job(workflow):
+    scorer_of(workflow.folder, "return signals.entropy")
+    own = {"mine": {"scorer": str(workflow.folder / "mine.py"), "keep_ratio": 0.6}}
+    text = workflow.run(workflow.configuration("wrong", own_methods=own, methods=["full", "mine"]), ok=False)
+    assert "method mine: " in text and "add 'entropy' to needs" in text and "Traceback" not in text
+    assert not workflow.results("wrong").exists()

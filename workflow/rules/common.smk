@@ -12,6 +12,7 @@ from sstoken.experiment.check import PASSED, check, remember
 from sstoken.experiment.config import read_config
 from sstoken.experiment.grid import Grid
 from sstoken.experiment.layout import Run
+from sstoken.experiment.own import own_scorers
 from sstoken.experiment.runtime import runtime
 from sstoken.records.devices import host_memory, visible_gpus
 from sstoken.records.documents import ConfigError, located
@@ -35,6 +36,15 @@ def any_of(known):
     return "|".join(map(re.escape, known)) or "(?!)"
 
 
+def faults_of_scorers(grid):
+    """Of one's own, tried on made-up signals before the first job."""
+    if not (own := own_scorers(grid.all_methods.values())):
+        return []
+    from sstoken.training.scorer_trial import faults_of  # which takes seconds to load
+
+    return faults_of(own)
+
+
 # read here and not by Snakemake, which takes 1e-3 for text, a key's second value for its first, and an override for a block
 try:
     CONFIG = read_config(
@@ -43,6 +53,8 @@ try:
     GRID = Grid(CONFIG)
     if workflow.is_main_process and CONFIG not in PASSED:
         check(GRID)
+    if workflow.is_main_process and (faults := faults_of_scorers(GRID)):
+        raise ConfigError("\n".join(faults))
 except (ConfigError, MethodError) as error:
     raise WorkflowError(str(error)) from None
 
