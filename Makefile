@@ -50,11 +50,14 @@ KNOWN := CONFIG SET PYTHON TORCH_INDEX BASE_PYTHON BENCH CAMPAIGN MAKEFLAGS SHEL
 WRONG := $(filter-out $(KNOWN),$(foreach name,$(.VARIABLES),$(if $(filter command%,$(origin $(name))),$(name))))
 $(if $(WRONG),$(error unknown variable $(WRONG); known: CONFIG, SET, PYTHON, TORCH_INDEX, BASE_PYTHON, BENCH, CAMPAIGN))
 
-.PHONY: reproduce report fetch plan status audit results check test proofs campaign oldest bench docs
+.PHONY: help reproduce report fetch plan status audit results check test proofs campaign oldest bench docs
 .DELETE_ON_ERROR:
 
 reproduce: $(SETUP)
 	@$(START) --cores all --quiet host reason $(ONCE)
+
+help:
+	@sed -n 's/^# //p;/^CONFIG/q' Makefile
 
 # what needs network, on the machine that has it; everything else then runs without
 fetch: $(SETUP)

@@ -55,6 +55,7 @@ def render(plan: Plan, jobs: list[tuple[str, int]], submission: str = "", gpus: 
         _tokens(plan),
         *_evaluation(plan),
         f"Throughput: {kind}.",
+        *_longest(plan),
         *_wall_time(plan, hours, gpus),
         _shared(plan, total),
     ]
@@ -101,6 +102,23 @@ def _evaluation(plan: Plan) -> list[str]:
             f"Not counted: {', '.join(unknown)}; {plan.sizes_file} does not know how long their questions are."
         )
     return lines
+
+
+def _longest(plan: Plan) -> list[str]:
+    """The job that a partition's limits must allow."""
+    found = [
+        (plan.job_hours(stage, model, work.flops / work.jobs), stage, model, method)
+        for (stage, model, method), work in plan.table().items()
+        if work.jobs
+    ]
+    known = [row for row in found if row[0] is not None]
+    if not known:
+        return []
+    hours, *what = max(known)
+    most = max((plan.gpus(stage, model) or 0, stage, model) for _, stage, model, _ in found)
+    return [
+        f"Longest job: {hours:.2f} hours ({' '.join(filter(None, what))}). Most GPUs a job: {most[0]} ({most[1]} {most[2]})."
+    ]
 
 
 def _wall_time(plan: Plan, hours: float, gpus: tuple[int, ...]) -> list[str]:

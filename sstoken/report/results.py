@@ -184,6 +184,13 @@ class Results:
         found = table[at & (table["kind"] == "all")]["precision"].dropna()
         return None if found.empty else float(found.iloc[0])
 
+    def auc(self, model: str, method: str) -> float | None:
+        """How often a clean token scores above a noise token; None where no noise is labelled, or nothing is scored."""
+        table = self.selection
+        at = (table["model"] == model) & (table["method"] == method) & (table["phase"] == "all")
+        found = table[at & (table["kind"] == "all")]["auc"].dropna()
+        return None if found.empty else float(found.iloc[0])
+
     @cached_property
     def _current(self) -> frozenset[str] | None:
         """Names of the records that are current; None where ``status.csv`` does not say."""

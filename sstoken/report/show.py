@@ -47,6 +47,9 @@ def show_run(
 
     if format not in FORMATS:
         raise ValueError(f"format {format!r}: choose one of {', '.join(FORMATS)}")
+    if not Path(tokens_file).exists():
+        there = sorted(path.name for path in Path(tokens_file).parent.glob("*.safetensors"))
+        raise ValueError(f"{tokens_file}: no such file; beside it are {', '.join(there) or 'none'}")
     data = TokenData.load(tokens_file)
     chosen = read_selection(run_folder, data)
     place = {name: index for index, name in enumerate(data.ids)}

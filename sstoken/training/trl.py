@@ -30,6 +30,18 @@ class SelectionSFTTrainer(Selects, SFTTrainer):
     ``dropped_loss_every``.  TRL's own columns of the log (entropy, token accuracy) are not measured.
     """
 
+    def __init__(self, model=None, args=None, **options):
+        rows, tokenizer = options.get("train_dataset"), options.get("processing_class")
+        if (
+            "messages" in (getattr(rows, "column_names", None) or ())
+            and getattr(tokenizer, "chat_template", "") is None
+        ):
+            raise Unsupported(
+                "rows of messages are rendered by the tokenizer's chat template, and this tokenizer has none: set "
+                "tokenizer.chat_template, or pass rows with prompt and completion"
+            )
+        super().__init__(model, args, **options)
+
     def tokens_of(self, dataset) -> TokenData:
         """The rows that TRL has prepared, by their labels."""
         if getattr(self, "_is_vision_dataset", False):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from sstoken.data import TokenData
+from sstoken.experiment.config import load_config
+from sstoken.experiment.grid import Grid
 from sstoken.report import show_run
 from sstoken.report.kept_tokens import kept_tokens, token_kind
 from sstoken.report.results import Results
@@ -183,6 +186,10 @@ def test_six_lines_of_python_read_the_file(case, root, monkeypatch):
     (folder / "results" / "world").symlink_to(folder)
     monkeypatch.chdir(folder)
     found: dict = {}
+    named = re.search(r'load_file\("(results/world/tokens/[^"]*)"', code)[1]
+    grid = Grid(load_config(root / "config" / "config.yaml"))
+    assert Path(named) == grid.tokens("world-llama-small", "train", 0)  # the default experiment's own
+    code = code.replace(named, "results/world/tokens/small-llama/train.safetensors")
     exec(code.replace("world-llama-small", "small-llama"), found)
     assert len(found["dropped"]) > 5 and set(found["dropped"].tolist()) == {LY}
     assert found["share"] == pytest.approx(1 - len(found["dropped"]) / found["trained"].sum())
@@ -195,3 +202,10 @@ def test_a_character_of_several_tokens_is_shown_once_and_whole(text):
     texts = token_texts(ids, tokenizer)
     assert len(texts) == len(ids) and "".join(texts) == tokenizer.decode(ids, skip_special_tokens=False)
     assert all("\N{REPLACEMENT CHARACTER}" not in piece for piece in texts) or "\N{REPLACEMENT CHARACTER}" in text
+
+
+def test_a_token_file_that_is_not_there_is_named_with_its_neighbours(case):
+    root, *_ = case
+    run, tokens, model = arguments(root)
+    with pytest.raises(ValueError, match=r"train.seed7.safetensors: no such file; beside it are train.safetensors$"):
+        show_run(run, tokens.with_name("train.seed7.safetensors"), model)

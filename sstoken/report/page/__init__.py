@@ -78,6 +78,7 @@ def render_page(results: Results, out: str | Path, *, config: dict | None = None
         spans={column: spans(rows, column) for column in ("time", "kept", "clean")},
         headline=HEADLINE if HEADLINE in facts.methods else None,
         truth=not results.selection.empty,
+        bounded=any(row.lost for mine in rows for row in mine),
         tables=tables,
         absent=absent,
         figures=drawn,
@@ -110,8 +111,8 @@ def _tables(folder: Path, sections: list[tuple[str, str, str]]) -> tuple[list[di
     found, absent = [], []
     for name, heading, caption in sections:
         path = folder / f"{name}.md"
-        if path.exists():
-            blocks = markdown_blocks(path.read_text())
+        blocks = markdown_blocks(path.read_text()) if path.exists() else []
+        if any(getattr(block, "rows", None) for block in blocks):
             found.append({"name": name, "heading": heading, "caption": caption, "blocks": blocks})
         elif name != "heldout":  # asked for or not
             absent.append(heading)

@@ -211,8 +211,8 @@ def _real(results: Results, model: str, best: list[str]) -> str:
     if gaps:
         told = [verdict(gap) for gap in gaps]
         parts.append(
-            f"Of {len(gaps)} methods, significantly better than {BASELINE}: {told.count('better')}; worse: "
-            f"{told.count('worse')}; level with it, shown to be within ± {MARGIN:g} point: {told.count('level')}; open: "
+            f"Of {len(gaps)} method{'s' * (len(gaps) > 1)}, significantly better than {BASELINE}: {told.count('better')}; "
+            f"worse: {told.count('worse')}; level with it, shown to be within ± {MARGIN:g} point: {told.count('level')}; open: "
             f"{told.count('open')}."
         )
     return " ".join(filter(None, parts)) or f"Not known: {BASELINE} is not complete."
@@ -241,9 +241,15 @@ def _kept(results: Results, model: str, method: str) -> str:
     if clean is None:
         return f"{text}."
     before = results.precision(model, BASELINE)
-    return f"{text}; {share(clean)} of these are clean" + (
+    text = f"{text}; {share(clean)} of these are clean" + (
         f", against {share(before)} of all." if before is not None and method != BASELINE else "."
     )
+    asked = [name for name in (*results.facts.own, HEADLINE) if name in results.facts.methods]
+    found = {name: auc for name in dict.fromkeys(asked) if (auc := results.auc(model, name)) is not None}
+    if not found:
+        return text
+    told = listed([f"{name} {number(auc, 2)}" for name, auc in found.items()])
+    return f"{text} A clean token is ranked above a noise token (AUC; 0.5 is chance): {told}."
 
 
 def _row(results: Results, model: str, method: str, best: bool) -> OverviewRow:
