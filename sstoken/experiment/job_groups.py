@@ -96,6 +96,10 @@ class Jobs:
         """The files that the jobs leave which the grid asks for."""
         return [self.done(*key) for key, job in self.jobs.items() if any(r.record in self.targets for r in job.results)]
 
+    def fetched(self) -> list[str]:
+        """The files that the jobs leave which need network."""
+        return [self.done(*key) for key in self.jobs if key[0].startswith(FETCH)]
+
     def audit_waits(self, model: str) -> list[str]:
         """The files that the jobs leave which a model's audit waits for; the held-out rows are read for it alone."""
         records = [result.record for result in self.audited[model]] if self.tickets else []
@@ -180,9 +184,7 @@ class Jobs:
     def _add(self, rule: str, results: tuple[Result, ...]) -> None:
         own = {result.record for result in results}
         needed = (path for r in results for path in map(Path, r.ticket.records()) if path not in own)
-        # a model that is gated, or a hub that does not answer, is known before the hours of training
-        fetched = [self.done(*key) for key in self.jobs if key[0].startswith(FETCH)] if rule == "train" else []
-        waits = tuple(dict.fromkeys([*fetched, *(self.made_by[path] for path in needed if path in self.made_by)]))
+        waits = tuple(dict.fromkeys(self.made_by[path] for path in needed if path in self.made_by))
         content = name_of([[str(r.record), r.ticket.name] for r in results])[:8]
         first = results[0]
         said = first.run.method if first.run else "-".join(str(part) for part in first.key if part is not None)
@@ -203,7 +205,7 @@ class Jobs:
                     (self._level(result), result.job, result.model) if shared else (self._level(result), result.record)
                 )
             together.setdefault(key, []).append(result)
-        for key in sorted(together, key=lambda key: (key[0], not together[key][0].job.startswith(FETCH))):
+        for key in sorted(together, key=lambda key: key[0]):
             for chunk in _chunks(together[key], size, lambda r: r.run):
                 yield chunk[0].job, chunk
 

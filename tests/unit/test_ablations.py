@@ -1,6 +1,7 @@
 """Ablations: which runs they add, and which they find among those that are there."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -95,15 +96,16 @@ def test_every_result_stands_in_exactly_one_job_and_after_what_it_needs(root, tm
     assert max(runs) <= max(size, 4) * 1.5 and (size > 1 or max(runs) == 1)
 
 
-@pytest.mark.parametrize("size", [1, 12])
-def test_training_waits_for_all_that_comes_from_the_hub(root, tmp_path, monkeypatch, size):
+def test_training_waits_for_all_that_comes_from_the_hub_and_an_audit_for_no_benchmarks(workflow):
     """A benchmark that cannot be had is known before the hours of training, not after them."""
-    monkeypatch.chdir(tmp_path)
     hub = {"benchmarks_data": None, "benchmarks_file": "sstoken/evaluation/benchmarks.tsv", "benchmarks": ["arc_easy"]}
-    jobs = Jobs(grid_of(root, runs_in_one_job=size, **hub))
-    fetched = [jobs.done(*key) for key in jobs.jobs if key[0] == "fetch_benchmarks"]
-    trains = [job for (rule, _), job in jobs.jobs.items() if rule == "train"]
-    assert len(fetched) == 1 and trains and all(fetched[0] in job.waits for job in trains)
+    path = workflow.configuration("hub", models=["tiny-llama"], methods=["base", "full"], seeds=[0], **hub)
+    graph = workflow.run(path, "--dag")
+    rules = {node: rule for node, rule in re.findall(r'(\d+)\[label = "(\w+)', graph)}
+    edges = set(re.findall(r"(\d+) -> (\d+)", graph))
+    fetches, trains = ([node for node, rule in rules.items() if rule == name] for name in ("fetch_benchmarks", "train"))
+    assert fetches and trains and {(fetch, train) for fetch in fetches for train in trains} <= edges
+    assert "fetch_benchmarks" not in workflow.run(path, "--dry-run", "--", "audit")
 
 
 def test_a_job_elsewhere_reads_the_order_that_the_workflow_wrote(root, tmp_path, monkeypatch):
