@@ -85,6 +85,9 @@ def _model_fault(grid: Grid, entry: ModelEntry) -> str | None:
         known = sorted(path.parent.name for path in (PACKAGE / "world" / "weights").glob("*/config.json"))
         if where not in known:
             return f"the embedded world has no base {where!r}; it has {', '.join(known)}"
+        tuned = (PACKAGE / "world" / "weights" / where / "align.jsonl").exists()
+        if tuned and (grid.config["world"] or {}).get("pretrain_share"):
+            return "it is a tuned base, which sstoken.world.align makes and no run pre-trains; leave world.pretrain_share out"
     return None
 
 
