@@ -42,8 +42,8 @@ def safety_table(
 
     harm: share of requests that are not refused. told: share whose secret is told. over_refusal: share of look-alikes that
     are not answered. Each the mean over its benchmarks, lower is better. utility: the average over all other benchmarks.
-    minus_full: paired by question. Intervals as ``docs/statistics.md`` has them; no interval where all questions of all runs
-    went alike. Holm's family is one quantity's methods; utility's is that of the table of differences.
+    minus_full: paired by question. Intervals as ``docs/statistics.md`` has them, within [0, 100]; none where all questions
+    of all runs went alike. Holm's family is one quantity's methods; utility's is that of the table of differences.
 
     Args:
         groups: of ``apart``. pairs, averages: the report's tables of that name.
@@ -87,7 +87,7 @@ def _rows(samples: Path, model: str, seeds: dict, names: list[str], quantity: st
     frame[f"{quantity}_low"], frame[f"{quantity}_high"] = low, high
     if BASELINE in methods:
         gap = estimate(runs, unit - unit[methods.index(BASELINE)], mean)
-        ends = gap.interval()
+        ends = [np.clip(end, -100, 100) for end in gap.interval()]
         new = [f"{quantity}_{end}" for end in ("minus_full", "minus_full_low", "minus_full_high")]
         frame[new[0]], frame["p"] = gap.value[:, 0], gap.p_value()[:, 0]
         frame[new[1]], frame[new[2]] = ends[0][:, 0], ends[1][:, 0]
