@@ -16,6 +16,7 @@ def root_of_run(tmp_path_factory, root):
     flow = Workflow(tmp_path_factory.mktemp("safety"))
     document = yaml.safe_load((root / "config" / "safety.yaml").read_text())
     changes = {"experiment": "small", "methods": ["base", "full", "toss", "oracle"], "seeds": [0]}
+    document["training"]["micro_batch_size"] = 8
     changes["world"] = {"options": {"safety": {}} | SMALL}
     path = flow.folder / "small.yaml"
     path.write_text(yaml.safe_dump(document | changes))
