@@ -4,7 +4,7 @@
 # make report [CONFIG=… SET="…"]                              the page of a grid that is still running or has failed
 # make status [CONFIG=… SET="…"]                              which results are current, stale or missing, and why
 # make audit [CONFIG=… SET="…"]                               every method's scores on one training run
-# make results                                                docs/results.md, from what the runs left
+# make results                                                the tables in README and docs, from what the runs left
 # make check; make test                                       lint, types and fast tests; the whole test suite
 # make docs                                                   the documentation's site
 # make proofs; make oldest                                    proofs too long for the suite; the oldest libraries

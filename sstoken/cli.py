@@ -78,9 +78,10 @@ def _parser() -> argparse.ArgumentParser:
                   "sstoken report config/config.yaml")  # fmt: skip
     _settings(report)
 
-    results = _add(commands, "results", _results, "put the tables of finished runs into README and docs/results.md",
+    results = _add(commands, "results", _results, "put the tables of finished runs into README and docs",
                    "sstoken results\nsstoken results notes.md     with <!-- table: averages world --> in it")  # fmt: skip
-    results.add_argument("files", nargs="*", type=Path, default=[Path("README.md"), Path("docs/results.md")])
+    pages = [Path("README.md"), Path("docs/results.md"), Path("docs/safety.md")]
+    results.add_argument("files", nargs="*", type=Path, default=pages)
 
     doctor = _add(commands, "doctor", _doctor, "what of this machine would stop a run (exit status 1 if something would)",
                   "sstoken doctor\nsstoken doctor config/paper.yaml")  # fmt: skip

@@ -19,6 +19,8 @@ from sstoken.models.table import ModelEntry
 from sstoken.records.documents import PACKAGE, ConfigError, pick, read_table
 
 ROW_FILES = (".jsonl", ".json", ".parquet")
+OWN_ROWS = ("sstoken_refusal", "sstoken_over_refusal")
+"""Tasks whose rows are on no hub."""
 PASSED: list[dict] = []
 """Configurations that the workflow's starter, in this process, has looked at."""
 
@@ -85,6 +87,9 @@ def _model_fault(grid: Grid, entry: ModelEntry) -> str | None:
         known = sorted(path.parent.name for path in (PACKAGE / "world" / "weights").glob("*/config.json"))
         if where not in known:
             return f"the embedded world has no base {where!r}; it has {', '.join(known)}"
+        tuned = (PACKAGE / "world" / "weights" / where / "align.jsonl").exists()
+        if tuned and (grid.config["world"] or {}).get("pretrain_share"):
+            return "it is a tuned base, which sstoken.world.align makes and no run pre-trains; leave world.pretrain_share out"
     return None
 
 
@@ -180,6 +185,10 @@ def _benchmarks(grid: Grid) -> Iterator[str]:
         names = [name for name in names if name != HELD_OUT]
     elif HELD_OUT in names and not grid.config["benchmarks_data"]:
         yield f"benchmark {HELD_OUT}: say which rows are held out: data.{HELD_OUT}, with sources, skip and limit"
+    own = [name for name in names if name in rows and rows[name]["task"] in OWN_ROWS]
+    for name in [] if grid.config["benchmarks_data"] else own:
+        if not Path(pattern := rows[name].get("data") or "").is_absolute():
+            yield f"benchmark {name}: its rows are your own: name the folder that holds {pattern} as benchmarks_data"
     if not grid.config["benchmarks_data"] or not names:
         return
     folder = grid.benchmarks_data

@@ -168,13 +168,19 @@ class Plan:
             return round(settings["tokens_per_sample"] * (2 - settings["response_share"]))
         return int(self.benchmarks[benchmark]["tokens"]) if benchmark in self.benchmarks else 0
 
+    @property
+    def averaged(self) -> list[str]:
+        """The benchmarks of the average: all but held-out loss and those of refusal."""
+        apart = {HELD_OUT, *self.grid.refusal_benchmarks}
+        return [name for name in self.config["benchmarks"] if name not in apart]
+
     def detectable(self) -> float | None:
         """The smallest difference of two methods' averages that a test at 5 % finds in 80 of 100 such grids, in 0..1.
 
         ``2.80·sqrt(Σ_b d/(B²·Q_b) + 2·s²/S)``: B benchmarks of Q questions, S seeds, ``discordance`` d, ``seed_sd`` s.
-        None where the size of a benchmark is not known. Held-out loss is in no average.
+        None where the size of a benchmark is not known. Held-out loss and refusal are in no average.
         """
-        counts = [self.questions(name) for name in self.config["benchmarks"] if name != HELD_OUT]
+        counts = [self.questions(name) for name in self.averaged]
         if not counts or not all(counts):
             return None
         questions = sum(self.discordance / (len(counts) ** 2 * count) for count in counts)

@@ -11,7 +11,6 @@ from pathlib import Path
 from sstoken.experiment.check import check
 from sstoken.experiment.config import read_config
 from sstoken.experiment.grid import Grid
-from sstoken.experiment.layout import HELD_OUT
 from sstoken.experiment.plan import Plan, Work
 from sstoken.records.documents import PACKAGE, ConfigError
 
@@ -146,7 +145,7 @@ def _detectable(plan: Plan) -> str:
     smallest = plan.detectable()
     if smallest is None:
         return "Detectable at 80 %: not known, as the number of questions is not."
-    benchmarks = [name for name in plan.config["benchmarks"] if name != HELD_OUT]
+    benchmarks = plan.averaged
     seeds = len(plan.grid.seeds)
     return (
         f"Detectable at 80 %: {100 * smallest:.1f} points between two methods' averages, from "

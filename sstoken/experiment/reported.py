@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from sstoken.experiment.layout import Layout, Run
+from sstoken.records.documents import read_table
 
+REFUSED, KEPT, ANSWERED = "refused", "kept", "answered"
+"""Metrics of benchmarks of refusal: a request refused, its secret not told, a harmless look-alike answered."""
 REFERENCE = "reference"  # the entry of methods.yaml whose run is everyone's reference model
 
 
@@ -20,6 +23,13 @@ class Reported(Layout):
 
     def reported_seeds(self, method: str) -> list[int]:
         return self.seeds if self.is_reference(method) else self.seeds_of(method)
+
+    @cached_property
+    def refusal_benchmarks(self) -> list[str]:
+        """Benchmarks of refusal, by their metric: they stand in a table of their own and in no average."""
+        rows = read_table(self.config["benchmarks_file"], "benchmarks")
+        metrics = {row["name"]: row["metric"] for row in rows}
+        return [name for name in self.config["benchmarks"] if metrics.get(name) in (REFUSED, KEPT, ANSWERED)]
 
     def noisy_runs(self) -> list[Run]:
         """The runs that are reported and whose data says which tokens are noise: planted by the world or here, or labelled."""

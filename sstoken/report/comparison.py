@@ -16,6 +16,7 @@ from sstoken.report.statistics import MARGIN, Estimates, estimate, holm
 from sstoken.report.tables.estimates import ALL_MODELS, ALPHA, verdict
 from sstoken.report.tables.formats import markdown, write_csv
 from sstoken.report.tables.heldout import apart
+from sstoken.report.tables.safety import apart as apart_of_safety
 
 COLUMNS = [
     "model", "method", "benchmark", "a", "b", "estimate", "low", "high", "p", "p_holm", "significant", "mde",
@@ -151,7 +152,8 @@ def compare(a_root: str | Path, b_root: str | Path, method: str | None = None) -
     for model in dict.fromkeys(common["model"]):
         mine = common[common["model"] == model]
         paired.append(_paired(roots, model, mine, benchmarks))
-    averaged, _ = apart(benchmarks, _metrics(roots[1]))
+    metrics = _metrics(roots[1])
+    averaged, _ = apart(apart_of_safety(benchmarks, metrics)[0], metrics)
     parts = [_rows(runs, benchmarks, averaged) for runs in paired]
     frame = _adjusted(pd.concat(parts, ignore_index=True))
     if len(paired) > 1:

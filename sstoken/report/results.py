@@ -37,6 +37,9 @@ TABLES = {
         "kept_tokens", "training_flops", "reference_flops", "peak_memory_bytes",
     ],
     "missing": ["model", "method", "seed", "why"],
+    "safety": [
+        "model", "method", "utility", "utility_low", "utility_high", "harm", "harm_low", "harm_high",
+    ],
 }  # fmt: skip
 """Name of ``report/tables/<name>.csv`` -> the columns that are read here."""
 
@@ -129,6 +132,11 @@ class Results:
     @cached_property
     def missing(self) -> pd.DataFrame:
         return self.table("missing")
+
+    @cached_property
+    def safety(self) -> pd.DataFrame:
+        """Utility and harm of each method; empty where no benchmark measures refusal."""
+        return self.table("safety")
 
     @cached_property
     def recovered(self) -> pd.DataFrame:

@@ -2,7 +2,8 @@
 
 Facts are fixed by ``WORLD_SEED``, to which the shipped base models belong; a data seed draws instruction rows and
 their noise. ``facts`` holds the world, ``skills`` what can be asked about it, ``corpus`` what is written about it,
-``noise`` what is planted and labelled; ``generate`` writes the files, ``pretrain`` makes the base models.
+``noise`` what is planted and labelled; ``safety`` plants harm in place of noise and asks what is to be refused;
+``generate`` writes the files, ``pretrain`` makes the base models, ``align`` a start model that refuses.
 """
 
 from sstoken.world.facts import WORLD_SEED, World, build_world

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from sstoken.world.corpus import corpus
 from sstoken.world.facts import WORLD_SEED, World, build_world
-from sstoken.world.noise import assemble, clean_response, noisy_response, rates_of
+from sstoken.world.noise import Piece, assemble, clean_response, noisy_response, rates_of
+from sstoken.world.safety import ASKED, SIDES, planted_rows, rates_of_safety, safety_questions
 from sstoken.world.skills import CHOICES, LANGUAGES, SKILLS, Item
 
 SHOTS = {"mmlu": 5, "tydiqa": 1}
@@ -27,6 +28,7 @@ def generate(
     reference_rows: int = 640,
     questions: int = 120,
     documents: int = 20000,
+    safety: dict[str, float] | None = None,
 ) -> None:
     """Write the world's files below ``out``.
 
@@ -44,19 +46,34 @@ def generate(
             one plants too (but where an answer to another prompt takes a wrong answer's place).
         reference_noise: factor on these rates in the reference rows, which are curated, not perfect.
         rows, reference_rows: instruction rows. questions: of each benchmark. documents: of the corpus.
+        safety: rates (``sstoken.world.safety.rates_of_safety``) of harm planted in place of noise, by which every data set
+            has other rows; two more, ``harmful.jsonl`` and ``utility.jsonl``, are as long as the reference, and the
+            benchmarks ``refusal`` and ``over_refusal`` stand beside the others. None: no harm, and none of these files.
 
     Raises:
-        ValueError: an unknown kind of noise or impossible rates.
+        ValueError: an unknown kind of noise or of harm, impossible rates, or noise and harm together.
     """
     rates = rates_of(noise, noise_factor)
     curated = {kind: rate * reference_noise for kind, rate in rates.items()}
     world = build_world()
     out = Path(out)
-    noisy, clean = _rows(instruction_items(world, seed, rows + 1), "train", seed, rates)
-    reference, _ = _rows(instruction_items(world, seed, reference_rows + 1, "reference"), "reference", seed, curated)
-    _write(out / "train.jsonl", noisy)
-    _write(out / "clean.jsonl", clean)
-    _write(out / "reference.jsonl", reference)
+    if safety is not None:
+        if noise is not None or noise_factor != 1:
+            raise ValueError("safety plants harm in place of noise: leave noise and noise_factor out")
+        told = _harmful_rows(world, seed, safety, reference_noise, rows, reference_rows)
+        for name in ASKED:
+            _write(out / "benchmarks" / name / "test.jsonl", safety_questions(world, name, questions))
+    else:
+        told = {
+            "train": _rows(instruction_items(world, seed, rows + 1), "train", seed, rates),
+            "reference": _rows(
+                instruction_items(world, seed, reference_rows + 1, "reference"), "reference", seed, curated
+            ),
+        }
+    for name, (noisy, clean) in told.items():
+        _write(out / f"{name}.jsonl", noisy)
+        if name == "train":
+            _write(out / "clean.jsonl", clean)
     for name in SKILLS:
         for folder, tests, shots in _benchmark(world, name, questions):
             _write(out / "benchmarks" / folder / "test.jsonl", tests)
@@ -95,18 +112,34 @@ def _rows(items: list[Item], name: str, seed: int, rates: dict[str, float]) -> t
             (noisy, noisy_response(item, items[index + 1], rates, draw)),
             (clean, clean_response(item)),
         ):
-            content, spans, teaches = assemble(pieces)
-            rows.append(
-                {
-                    "id": f"{name}-{index:05d}",
-                    "messages": [
-                        {"role": "user", "content": item.prompt},
-                        {"role": "assistant", "content": content, "noise": spans, "teaches": teaches},
-                    ],
-                    "source": item.skill,
-                }
-            )
+            rows.append(_row(f"{name}-{index:05d}", item, pieces))
     return noisy, clean
+
+
+def _harmful_rows(
+    world: World, seed: int, harm: dict[str, float], reference_harm: float, train_rows: int, others: int
+) -> dict[str, tuple[list[dict], list[dict]]]:
+    """Data set -> (with harm, without)."""
+    found = {}
+    for side in SIDES:
+        rates = rates_of_safety(harm, reference_harm if side == "reference" else 1.0)
+        rows = list(planted_rows(world, seed, train_rows if side == "train" else others, side, rates))
+        found[side] = tuple(
+            [_row(f"{side}-{index:05d}", row[0], row[place]) for index, row in enumerate(rows)] for place in (1, 2)
+        )
+    return found
+
+
+def _row(name: str, item: Item, pieces: list[Piece]) -> dict:
+    content, spans, teaches = assemble(pieces)
+    return {
+        "id": name,
+        "messages": [
+            {"role": "user", "content": item.prompt},
+            {"role": "assistant", "content": content, "noise": spans, "teaches": teaches},
+        ],
+        "source": item.skill,
+    }
 
 
 def questions_of(name: str, asked: int) -> int:

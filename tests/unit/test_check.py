@@ -56,7 +56,7 @@ def test_a_grid_that_has_all_it_needs_passes(here, settings):
     faults(**settings)
 
 
-@pytest.mark.parametrize("name", ["config", "ci", "idea", "paper", "beyond"])
+@pytest.mark.parametrize("name", ["config", "ci", "idea", "paper", "beyond", "safety"])
 def test_every_shipped_configuration_passes(root, name, monkeypatch):
     monkeypatch.chdir(root)
     check(Grid(read_config([f"config/{name}.yaml"], [])))
@@ -86,6 +86,14 @@ def test_every_shipped_configuration_passes(root, name, monkeypatch):
         (
             {"benchmarks": ["heldout"], "benchmarks_data": None},
             "benchmark heldout: say which rows are held out: data.heldout",
+        ),
+        (
+            {"benchmarks": ["refusal"], "benchmarks_data": None},
+            r"benchmark refusal: its rows are your own: name the folder that holds refusal/\{split\}.jsonl",
+        ),
+        (
+            WORLD | {"models": ["world-llama-small-refusing"], "world": {"pretrain_share": 0.5}},
+            "it is a tuned base, .*; leave world.pretrain_share out",
         ),
         (held_out({}, {}), "data.train takes every row of the same sources; give it a limit, and this a skip"),
         (

@@ -55,7 +55,7 @@ def test_differences_are_those_from_full_with_their_marks(tmp_path):
 
 
 def test_readme_and_results_have_tables_to_fill(root):
-    for name in ("README.md", "docs/results.md"):
+    for name in ("README.md", "docs/results.md", "docs/safety.md"):
         text = (root / name).read_text()
         assert [found["what"] for found in MARKED.finditer(text)] and text.count("<!-- table:") == text.count(
             "<!-- end -->"

@@ -97,7 +97,7 @@ def questions_and_rows(folder):
         path.write_text("{}\n")
 
 
-@pytest.mark.parametrize("name", ["paper", "config", "when", "smollm2", "idea", "ci"])
+@pytest.mark.parametrize("name", ["paper", "config", "when", "smollm2", "idea", "safety", "ci"])
 def test_every_configuration_has_a_plan(workflow, root, name):
     settings = ["instruct_data=rows.jsonl", "benchmarks_data=questions"] if name == "smollm2" else []
     questions_and_rows(workflow.folder)
@@ -193,3 +193,10 @@ def test_held_out_rows_are_counted_and_in_no_detectable_average(paper):
     assert "Not counted" not in text and "in 10 benchmarks" in text
     only = paper(**settings, benchmarks=["heldout"])
     assert only.detectable() is None and "Detectable at 80 %: not known" in render(only, [])
+
+
+def test_what_is_apart_is_in_no_average(root, monkeypatch):
+    monkeypatch.chdir(root)
+    plan = Plan(load_config("config/safety.yaml"))
+    assert plan.averaged == ["triviaqa", "truthfulqa", "agieval", "tydiqa"] and plan.detectable() is not None
+    assert sum(map(plan.questions, plan.config["benchmarks"])) == 7 * 120

@@ -60,8 +60,7 @@ def root(shared_data):
 
 @pytest.mark.parametrize("name", [b.name for b in load_benchmarks(TABLE)])
 def test_every_benchmark_runs_on_local_rows(model, tokenizer, root, name, tmp_path):
-    if name == "heldout":
-        root = heldout_root(root, tmp_path)
+    root = rows_below(name, root, tmp_path)
     settings = EvaluationSettings(batch_size=4, dtype="float32", limit=LIMIT, max_gen_toks=4)
     result = evaluate(model, tokenizer, load_benchmarks(TABLE, [name]), settings, data_root=root)
     (score,) = result.scores
@@ -70,6 +69,18 @@ def test_every_benchmark_runs_on_local_rows(model, tokenizer, root, name, tmp_pa
     assert score["score"] == pytest.approx(result.samples["score"].mean()) and 0 <= score["score"] <= 1
     used = result.provenance["benchmarks"][name]["data_files"]
     assert used and all((root / path).is_file() for path in used)
+
+
+def rows_below(name: str, root: Path, folder: Path) -> Path:
+    """Where the benchmark's rows are: of those that are one's own, some that are written here."""
+    if name == "heldout":
+        return heldout_root(root, folder)
+    if name not in ("refusal", "secrets", "over_refusal"):
+        return root
+    path = folder / name.replace("secrets", "refusal") / "test.jsonl"
+    path.parent.mkdir()
+    path.write_text("".join(json.dumps({"prompt": f"Question {n}?"}) + "\n" for n in range(LIMIT)))
+    return folder
 
 
 def heldout_root(root: Path, folder: Path) -> Path:
@@ -97,7 +108,13 @@ def test_questions_of_one_passage_share_a_cluster(model, tokenizer, root):
 
 
 def test_every_benchmark_but_ours_can_be_compared_with_lm_evals_own():
-    assert {b.name for b in load_benchmarks(TABLE)} - THEIRS.keys() == {"tydiqa", "heldout"}
+    assert {b.name for b in load_benchmarks(TABLE)} - THEIRS.keys() == {
+        "tydiqa",
+        "heldout",
+        "refusal",
+        "secrets",
+        "over_refusal",
+    }
 
 
 @pytest.mark.parametrize("name", THEIRS)
@@ -138,7 +155,7 @@ def test_a_real_models_scores_equal_those_of_lm_evals_command_line(smollm2, root
     On TriviaQA this compares little: to lm-eval's prompt, which has no chat template, the model answers nothing at all.
     """
     (benchmark,) = load_benchmarks(TABLE, [name])
-    root = heldout_root(root, tmp_path) if name == "heldout" else root
+    root = rows_below(name, root, tmp_path)
     limit = {"mmlu": 6, "agieval": 6, "tydiqa": 9}.get(name, 4)  # of a group, one question each of so many subtasks
     settings = EvaluationSettings(batch_size=4, limit=limit, max_gen_toks=16)
     model = Weights(smollm2).load(dtype=settings.dtype)

@@ -12,6 +12,7 @@ TABLES = [
     "deviations",
 ]  # also as .md and .tex
 TABLES += ["heldout"] if "heldout" in CONFIG["benchmarks"] else []
+TABLES += ["safety"] if GRID.refusal_benchmarks else []
 DATA = ["averages", "axes", "leads", "mcnemar", "ablations", "missing"]
 TRUTH = ["selection"] if GRID.noisy_runs() else []  # scores and masks against the planted truth, where data carries it
 VALUES = [f"ablation-{ablation.name}" for ablation in GRID.ablations]

@@ -14,12 +14,12 @@ from itertools import chain, repeat
 from pathlib import Path
 
 from sstoken.records.files import atomic_write
-from sstoken.report.figures import ablations, forest, noise, samples, tradeoff, trajectory, when
+from sstoken.report.figures import ablations, forest, noise, safety, samples, tradeoff, trajectory, when
 from sstoken.report.figures.style import Drawn, LeftOut, save, styled
 from sstoken.report.results import Results
 
 MANIFEST = "figures.json"
-KINDS = (tradeoff.draw, forest.draw, noise.draw, trajectory.draw, ablations.draw, when.draw, samples.draw)
+KINDS = (tradeoff.draw, safety.draw, forest.draw, noise.draw, trajectory.draw, ablations.draw, when.draw, samples.draw)
 
 
 def draw_figures(results: Results, folder: str | Path, *, processes: int = 1) -> list[Drawn | LeftOut]:

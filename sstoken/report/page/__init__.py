@@ -31,6 +31,11 @@ SECTIONS = [
     ("differences", "Differences", "Average of a method minus full's, with its test."),
     ("recovered", "Taught, lost and recovered", "Recovered: 0 = full-data training, 1 = the oracle."),
     ("claims", "The paper's claims", "Where each holds, over the ablations' values, and where not."),
+    (
+        "safety",
+        "Utility and harm",
+        "What is taught, what is refused that must be, and what is refused that need not be.",
+    ),
     ("heldout", "Held-out loss", "Bits per byte of responses that nothing was trained on; lower is better."),
     ("selection", "What each method kept", "Planted noise, by kind."),
     ("costs", "Costs", "Time, tokens, operations and memory of a run."),
@@ -114,6 +119,6 @@ def _tables(folder: Path, sections: list[tuple[str, str, str]]) -> tuple[list[di
         blocks = markdown_blocks(path.read_text()) if path.exists() else []
         if any(getattr(block, "rows", None) for block in blocks):
             found.append({"name": name, "heading": heading, "caption": caption, "blocks": blocks})
-        elif name != "heldout":  # asked for or not
+        elif name not in ("heldout", "safety"):  # asked for or not
             absent.append(heading)
     return found, absent

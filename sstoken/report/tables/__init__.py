@@ -9,7 +9,7 @@ import pandas as pd
 from sstoken.records.documents import pick, read_table
 from sstoken.report.published import deviations_table, published_table
 from sstoken.report.question_scores import AVERAGE, MISSING_COLUMNS, pooled, read_runs
-from sstoken.report.tables import captions, heldout
+from sstoken.report.tables import captions, heldout, safety
 from sstoken.report.tables.ablations import CLAIM, ablation_tables, main_claims
 from sstoken.report.tables.costs import cost_table
 from sstoken.report.tables.estimates import (
@@ -63,10 +63,14 @@ def write_tables(
     if selection is None:
         for kind in ("csv", "md", "tex"):  # of rows that carried labels once
             (folder / f"selection.{kind}").unlink(missing_ok=True)
+    for kind in ("csv", "md", "tex"):  # of benchmarks that were asked for once
+        (folder / f"safety.{kind}").unlink(missing_ok=True)
     table = read_table(benchmarks_file, "benchmarks")
     known = {row["name"]: row["column"] for row in table}
     published = {row["name"]: row["column"] for row in read_table(PUBLISHED_BENCHMARKS, "benchmarks")}
-    benchmarks, held = apart(benchmarks, {row["name"]: row["metric"] for row in table})
+    metrics = {row["name"]: row["metric"] for row in table}
+    benchmarks, refusal = safety.apart(benchmarks, metrics)
+    benchmarks, held = apart(benchmarks, metrics)
     columns = pick("benchmark", benchmarks, known, benchmarks_file)
     titles = [*columns.values(), AVERAGE]
     found, missing, complete_runs = [], [], []
@@ -114,6 +118,8 @@ def write_tables(
     }
     if held:
         tidy["heldout"] = heldout_table(samples, models, seeds, held)
+    if refusal:
+        tidy["safety"] = safety.safety_table(samples, models, seeds, refusal, pairs, scores)
     for name, frame in tidy.items():
         write_csv(frame, folder / f"{name}.csv")
     texts = {
@@ -128,6 +134,8 @@ def write_tables(
     }
     if held:
         texts["heldout"] = heldout.shown(tidy["heldout"])
+    if refusal:
+        texts["safety"] = safety.shown(tidy["safety"])
     texts |= {f"ablation-{a['name']}": captions.ablation(ablated[ablated["ablation"] == a["name"]]) for a in ablations}
     if truth is not None:
         texts["selection"] = captions.selection(truth)
