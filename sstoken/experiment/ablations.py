@@ -64,7 +64,8 @@ class Expansion:
 
     def __init__(self, config: dict, entries: dict[str, dict]):
         self.config, self.entries, self.where = config, entries, config["methods_file"]
-        self.built = {name: build_method(name, entries[name], self.where) for name in entries}
+        own = config["own_methods"]
+        self.built = {n: build_method(n, e, "own_methods" if n in own else self.where) for n, e in entries.items()}
         self.found = Expanded()
         # runs that the grid has anyway are taken first where their settings are a point's
         first = [*config["methods"], *(name for name in entries if name not in config["methods"])]

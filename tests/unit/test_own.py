@@ -150,3 +150,9 @@ def test_a_scorers_file_that_cannot_be_one_is_named(here, names, message):
         (here / name).write_text(SCORER)
     with pytest.raises(ConfigError, match=message):
         words_of_scorers(["full"], [here / name for name in names])
+
+
+def test_a_scorer_without_its_class_is_said_of_ones_own_methods(tmp_path):
+    (tmp_path / "empty.py").write_text("x = 1\n")
+    with pytest.raises(MethodError, match=r"^own_methods, method mine: scorer .*empty.py: no class Config"):
+        grid(methods=["mine"], own_methods={"mine": {"scorer": str(tmp_path / "empty.py")}})
