@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -57,6 +58,32 @@ def shared_data() -> Path:
     folder = Path(os.environ.get("SSTOKEN_SHARED_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip("no real data here (SSTOKEN_SHARED_DATA names its folder)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def benchmark_rows(shared_data, tmp_path_factory) -> Path:
+    """Real rows of every benchmark, laid out as benchmarks.tsv says; of ASDiv, which the samples lack, some in its form."""
+    if not (shared_data / "benchmarks").is_dir():
+        pytest.skip("the shared data hold no benchmarks")
+    folder = tmp_path_factory.mktemp("data") / "benchmarks"
+    folder.mkdir()
+    (folder.parent / "instruct").symlink_to(shared_data / "instruct")
+    for path in (shared_data / "benchmarks").iterdir():
+        (folder / path.name).symlink_to(path)
+    if not (folder / "asdiv").exists():
+        (folder / "asdiv").mkdir()
+        rows = [
+            {
+                "body": f"Ada has {n} pears and buys {n + 2}.",
+                "question": "How many pears has she?",
+                "solution_type": "Addition",
+                "answer": f"{2 * n + 2} (pears)",
+                "formula": f"{n}+{n + 2}={2 * n + 2}",
+            }
+            for n in range(1, 25)
+        ]
+        (folder / "asdiv" / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
 

@@ -38,6 +38,7 @@ THEIRS = {
     "triviaqa": ("triviaqa/default.yaml", "triviaqa", "triviaqa"),
     "agieval": ("agieval/{}.yaml", "agieval/{}", "agieval_{}"),
     "boolq": ("super_glue/boolq/default.yaml", "boolq", "boolq"),
+    "asdiv": ("asdiv/default.yaml", "asdiv", "asdiv"),
 }
 
 
@@ -52,10 +53,8 @@ def model(tokenizer):
 
 
 @pytest.fixture
-def root(shared_data):
-    if not (shared_data / "benchmarks").is_dir():
-        pytest.skip("the shared data hold no benchmarks")
-    return shared_data / "benchmarks"
+def root(benchmark_rows):
+    return benchmark_rows
 
 
 @pytest.mark.parametrize("name", [b.name for b in load_benchmarks(TABLE)])

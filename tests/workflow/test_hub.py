@@ -71,7 +71,7 @@ def paper(flow: Workflow, root: Path, experiment: str = "paper", **changes) -> P
 
 
 @pytest.fixture(scope="module")
-def flow(tmp_path_factory, shared_data, tokenizers, root):
+def flow(tmp_path_factory, shared_data, benchmark_rows, tokenizers, root):
     flow = Offline(tmp_path_factory.mktemp("hub"))
     scratch = tmp_path_factory.mktemp("scratch")
     for entry in load_models(root / "sstoken" / "models" / "models.tsv").values():
@@ -90,7 +90,7 @@ def flow(tmp_path_factory, shared_data, tokenizers, root):
         row["name"]: row["revision"] for row in read_table(root / "sstoken" / "evaluation" / "datasets.tsv", "datasets")
     }
     table = load_benchmarks(root / "sstoken" / "evaluation" / "benchmarks.tsv")
-    add_benchmarks(flow.cache, table, pins, shared_data / "benchmarks", scratch)
+    add_benchmarks(flow.cache, table, pins, benchmark_rows, scratch)
     changes = {"models": ["Llama-3.2-3B", "Qwen2.5-14B"], "methods": ["base", "sstoken"]}
     flow.path = paper(flow, root, benchmarks=["arc_easy", "logiqa", "tydiqa"], **changes)
     flow.run(flow.path)
@@ -105,7 +105,7 @@ def test_the_cache_alone_carries_the_grid_to_its_table(flow):
     assert record["entry"]["keep_ratio"] == 0.8 and record["parallel"] == {"gpus": 2, "strategy": "fsdp"}
 
 
-def test_fetched_rows_are_the_benchmarks_rows_and_their_commits_are_recorded(flow, root, shared_data):
+def test_fetched_rows_are_the_benchmarks_rows_and_their_commits_are_recorded(flow, root, benchmark_rows):
     flow.run(paper(flow, root, experiment="fetched", models=["Qwen2.5-14B"], benchmarks=flow.benchmarks), *FETCH)
     data = flow.results("fetched") / "data" / "benchmarks"
     pins = {
@@ -119,7 +119,7 @@ def test_fetched_rows_are_the_benchmarks_rows_and_their_commits_are_recorded(flo
         files = json.loads((data / f"{benchmark.name}.json").read_text())["files"]
         assert files
         for name, origin in files.items():
-            assert read_lines(data / name) == read_lines(shared_data / "benchmarks" / name)
+            assert read_lines(data / name) == read_lines(benchmark_rows / name)
             pin = pins[origin["repo"]]
             expected = pin if len(pin) == 40 else held[f"dataset {origin['repo']}@{pin}"]
             assert origin["commit"] == expected
