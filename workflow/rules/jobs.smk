@@ -26,6 +26,11 @@ def order(rule, key=None):
     return lambda wildcards: JOBS.order(rule, wildcards.job)[key]
 
 
+def fetched_first(wildcards):
+    """A gated model, or a hub that does not answer, is known before the hours of training. An audit asks no benchmarks."""
+    return [] if "audit" in workflow.dag_settings.targets else JOBS.fetched()
+
+
 def each_result(rule, tell):
     """Of a rule's job: what it must be told of each result, in order."""
     return lambda wildcards: [tell(result) for result in JOBS.order(rule, wildcards.job)["results"]]
@@ -127,7 +132,7 @@ def sealed():
 
 def show():
     """The tables, and where the page lies; an audit's are shown by its command."""
-    if "audit" in {job.rule.name for job in workflow.dag.jobs}:
+    if workflow.dag is None or "audit" in {job.rule.name for job in workflow.dag.jobs}:
         return
     for name in ("main", "selection"):
         if (table := Path(ROOT, f"report/tables/{name}.md")).exists():

@@ -1,11 +1,6 @@
 # Training runs; a self-evolving method is a chain of runs, one a part of the data.
 
 
-def fetched_first(wildcards):
-    """A gated model, or a hub that does not answer, is known before the hours of training. An audit asks no benchmarks."""
-    return [] if "audit" in workflow.dag_settings.targets else JOBS.fetched()
-
-
 rule train:
     input:
         order("train", "waits"),
