@@ -94,7 +94,7 @@ def test_a_cancelled_job_is_submitted_again_and_resumes(cluster):
             running = [job for job, state, comment in cluster.slurm.jobs() if state == "RUNNING" and "train" in comment]
             assert len(running) == 1, cluster.slurm.jobs()
             cluster.slurm.run("scancel", running[0])
-            assert workflow.wait(300) == 0, log.read_text()[-4000:]
+            assert workflow.wait(900) == 0, log.read_text()[-4000:]
         finally:
             workflow.kill()
     assert [state for job, state, _ in cluster.slurm.jobs() if job == running[0]] == ["CANCELLED"]
