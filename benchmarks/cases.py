@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -129,8 +130,11 @@ def build(
         _cut_cross_entropy(network.get_base_model())
     if case in BASELINES:
         return BASELINES[case](model=network, args=args, train_dataset=data, data_collator=pad)
+    method = load_method(case)
+    if hasattr(method.scorer, "length"):  # UDS's projection is made for the longest row
+        method = replace(method, scorer=replace(method.scorer, length=int(data.data.offset.diff().max())))
     # dropped tokens of methods that do not look at the loss are never projected: their loss is for the log alone
-    return SelectionTrainer(network, args, method=load_method(case), train_dataset=data, dropped_loss_every=0)
+    return SelectionTrainer(network, args, method=method, train_dataset=data, dropped_loss_every=0)
 
 
 def left_out(cpu: bool = False) -> dict[str, str]:
