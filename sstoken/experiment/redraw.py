@@ -25,16 +25,20 @@ LEADS_ON = """<!doctype html>
 class Redraw:
     """Start ``sstoken.report.partial`` in a process of its own, of low priority, where the last one is long enough ago.
 
-    root: of the results, whose ``config.json`` says what is drawn. say: told once where the page lies.
+    root: of the results, whose ``config.json`` says what is drawn. say: told once where the page lies. The experiment's end
+    ends it too: no page says afterwards that something is running.
     """
 
     def __init__(self, root: Path, say: Callable[[str], None], now: Callable[[], float] = time.monotonic):
         self.root, self.say, self.now = root, say, now
+        self.page = root / SO_FAR / "report" / "index.html"
         self.process: subprocess.Popen | None = None
         self.began, self.next = 0.0, now() + AT_LEAST
-        self.told = False
+        self.told = self.over = False
 
     def __call__(self) -> None:
+        if self.over:
+            return
         if self.process and self.process.poll() is None:
             return
         if self.process:
@@ -43,8 +47,8 @@ class Redraw:
             return
         log = self.root / "logs" / "so-far.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        words = [sys.executable, "-m", "sstoken.report.partial", str(self.root / "config.json"), f"--refresh={REFRESH}"]
         with open(log, "w") as file:
+            words = [*self._words(), f"--refresh={REFRESH}"]
             self.process = subprocess.Popen(words, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
         os.setpriority(os.PRIO_PROCESS, self.process.pid, 10)
         self.began = self.now()
@@ -55,13 +59,27 @@ class Redraw:
         self.next = self.now() + max(AT_LEAST, took / SHARE)
         if self.process and self.process.returncode == 0 and not self.told:
             self.told = True
-            self.say(f"The page so far, drawn again as results come: {self.root / SO_FAR / 'report' / 'index.html'}")
+            self.say(f"The page so far, drawn again as results come: {self.page}")
         self.process = None
 
-    @staticmethod
-    def finished(root: Path) -> None:
+    def _words(self) -> list[str]:
+        return [sys.executable, "-m", "sstoken.report.partial", str(self.root / "config.json")]
+
+    def _stop(self) -> None:
+        self.over = True
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def finished(self) -> None:
         """Whoever follows the page so far is led to the finished one."""
-        page = root / SO_FAR / "report" / "index.html"
-        if page.exists():
-            with atomic_write(page) as temporary:
+        self._stop()
+        if self.page.exists():
+            with atomic_write(self.page) as temporary:
                 Path(temporary).write_text(LEADS_ON)
+
+    def failed(self) -> None:
+        """The page so far shows what there is, and no longer says that the experiment is running."""
+        self._stop()
+        if self.page.exists():
+            subprocess.run(self._words(), stdin=subprocess.DEVNULL, capture_output=True)

@@ -46,7 +46,8 @@ def render_partial(grid: Grid, refresh: int | None = None) -> Path:
         raise ConfigError(f"{grid.root}: no run has been evaluated yet; `make reproduce` starts the grid")
     out = grid.root / SO_FAR
     out.mkdir(exist_ok=True)
-    shutil.rmtree(out / "report", ignore_errors=True)  # figures and tables of results that were current once
+    for name in ("figures", "tables"):  # of results that were current once; the page stays until it is replaced
+        shutil.rmtree(out / "report" / name, ignore_errors=True)
     for name in SHARED:
         if (out / name).is_dir() and not (out / name).is_symlink():
             shutil.rmtree(out / name)  # a copy of the results that followed links left it

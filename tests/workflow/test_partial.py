@@ -61,6 +61,17 @@ def test_the_page_of_a_running_grid_is_drawn_again_and_leads_on_to_the_finished_
     assert redraw.process is None and redraw.next == clock[0] + AT_LEAST  # not before
     assert f'content="{REFRESH}"' in page.read_text() and "The experiment is running" in page.read_text()
     assert "The experiment is running" not in (ci.results("ci") / "report" / "index.html").read_text()
-    Redraw.finished(results)
+    clock[0] += AT_LEAST
+    redraw()
+    assert (
+        page.exists() and redraw.process.poll() is None
+    )  # a browser that reads it while it is drawn finds the last one
+    late = redraw.process
+    redraw.failed()
+    assert late.poll() is not None and "The experiment is running" not in page.read_text()  # it shows what there is
+    clock[0] += AT_LEAST
+    redraw()
+    assert redraw.process is late  # nothing is drawn any more
+    redraw.finished()
     assert "url=../../report/index.html" in page.read_text()
     assert (page.parent / "../../report/index.html").resolve() == (results / "report" / "index.html").resolve()

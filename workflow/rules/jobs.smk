@@ -40,7 +40,15 @@ def each_result(rule, tell):
 REPORT_NAME = JOBS.report(facts_of(GRID), table_options(GRID), CONFIG, sha256_file(located(CONFIG["benchmarks_file"])))
 if workflow.is_main_process:
     JOBS.forget(REPORT_NAME)
+
+
+def say(line, style="bold"):
+    """Of one or more lines the first stands out, where the terminal can show it."""
+    print(styled(line, style if "\n" in line else "plain", sys.stderr), file=sys.stderr, flush=True)
+
+
 HELD = ExitStack()
+SO_FAR = Redraw(GRID.root, say)
 FAILURES = Failures()
 MADE_ANEW = {}
 
@@ -61,12 +69,7 @@ def start():
     workflow.dag.update_priority()
     FAILURES.watch(to_run())
     progress = Progress(GRID.progress(), JOBS.wanted(), {model: GRID.main_table(model) for model in GRID.models})
-    progress.watch(say, then=Redraw(GRID.root, say))
-
-
-def say(line, style="bold"):
-    """Of one or more lines the first stands out, where the terminal can show it."""
-    print(styled(line, style if "\n" in line else "plain", sys.stderr), file=sys.stderr, flush=True)
+    progress.watch(say, then=SO_FAR)
 
 
 def to_run():
@@ -119,13 +122,14 @@ def losses_asked(rule="losses"):
 
 def failed():
     """What the workflow does last where a job has failed."""
+    SO_FAR.failed()
     if lines := FAILURES.lines():
         say("\n".join(lines), "red")
 
 
 def sealed():
     """What the workflow does when all is done."""
-    Redraw.finished(GRID.root)
+    SO_FAR.finished()
     for kind in MADE_ANEW:
         JOBS.seal(kind)
 
