@@ -13,10 +13,9 @@ from sstoken.records.files import atomic_write
 from sstoken.report.numbers import EMPTY, interval, number, p_value, signed
 from sstoken.report.question_scores import AVERAGE, ModelRuns, pooled, read_runs
 from sstoken.report.statistics import MARGIN, Estimates, estimate, holm
+from sstoken.report.tables import heldout, safety
 from sstoken.report.tables.estimates import ALL_MODELS, ALPHA, verdict
 from sstoken.report.tables.formats import markdown, write_csv
-from sstoken.report.tables.heldout import apart
-from sstoken.report.tables.safety import apart as apart_of_safety
 
 COLUMNS = [
     "model", "method", "benchmark", "a", "b", "estimate", "low", "high", "p", "p_holm", "significant", "mde",
@@ -153,7 +152,7 @@ def compare(a_root: str | Path, b_root: str | Path, method: str | None = None) -
         mine = common[common["model"] == model]
         paired.append(_paired(roots, model, mine, benchmarks))
     metrics = _metrics(roots[1])
-    averaged, _ = apart(apart_of_safety(benchmarks, metrics)[0], metrics)
+    averaged, _ = heldout.apart(safety.apart(benchmarks, metrics)[0], metrics)
     parts = [_rows(runs, benchmarks, averaged) for runs in paired]
     frame = _adjusted(pd.concat(parts, ignore_index=True))
     if len(paired) > 1:

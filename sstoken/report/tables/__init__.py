@@ -32,7 +32,6 @@ from sstoken.report.tables.estimates import (
     pooled_differences,
 )
 from sstoken.report.tables.formats import write_csv, write_text
-from sstoken.report.tables.heldout import apart, heldout_table
 
 PUBLISHED_BENCHMARKS = "sstoken/evaluation/benchmarks.tsv"
 
@@ -70,7 +69,7 @@ def write_tables(
     published = {row["name"]: row["column"] for row in read_table(PUBLISHED_BENCHMARKS, "benchmarks")}
     metrics = {row["name"]: row["metric"] for row in table}
     benchmarks, refusal = safety.apart(benchmarks, metrics)
-    benchmarks, held = apart(benchmarks, metrics)
+    benchmarks, held = heldout.apart(benchmarks, metrics)
     columns = pick("benchmark", benchmarks, known, benchmarks_file)
     titles = [*columns.values(), AVERAGE]
     found, missing, complete_runs = [], [], []
@@ -117,7 +116,7 @@ def write_tables(
         "missing": concat([*missing, holes], MISSING_COLUMNS).drop_duplicates(),
     }
     if held:
-        tidy["heldout"] = heldout_table(samples, models, seeds, held)
+        tidy["heldout"] = heldout.heldout_table(samples, models, seeds, held)
     if refusal:
         tidy["safety"] = safety.safety_table(samples, models, seeds, refusal, pairs, scores)
     for name, frame in tidy.items():
