@@ -42,6 +42,16 @@ def test_all_cases_are_those_that_can_run():
         check_names(["hf-ful"])
 
 
+def test_the_projection_of_uds_is_made_for_the_longest_row(tmp_path):
+    LlamaConfig(
+        vocab_size=60, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=1024, architectures=["LlamaForCausalLM"],
+    ).save_pretrained(tmp_path)  # fmt: skip
+    data = synthetic_data([(300, 300), (3, 4)], 1, tmp_path, seed=0)
+    trainer = build("uds", tmp_path, data, str(tmp_path / "out"), batch_size=2, cpu=True, random=True)
+    assert trainer.train().global_step == 1
+
+
 @pytest.fixture
 def unpatched():
     """Liger replaces names in the module of a model's family, for the whole process: they are put back."""

@@ -14,6 +14,7 @@ from sstoken.data import TokenData
 from sstoken.report.figures import draw_figures
 from sstoken.report.figures.style import WIDTH, Drawn, LeftOut, styled
 from sstoken.report.numbers import number, row_difference, signed
+from sstoken.report.page import render_page
 from sstoken.report.page.scope import scope_of
 from sstoken.report.page.verdicts import glance_of, overview, spans, together_of, verdict_of
 from sstoken.report.results import Results
@@ -374,3 +375,31 @@ def test_selection_of_rows_that_carried_labels_once_is_not_shown(tmp_path):
     write_tables(tmp_path, facts())
     assert not Results(tmp_path, facts()).selection.empty
     assert Results(tmp_path, facts(labelled=False)).selection.empty
+
+
+def test_a_method_of_ones_own_has_its_difference_and_its_auc_on_the_first_screen(tmp_path):
+    write_tables(tmp_path, facts())
+    shipped, own = (Results(tmp_path, facts(own=names)) for names in ([], ["rho1"]))
+    assert "rho1 minus full:" in verdict_of(own, "small-llama").real
+    assert "rho1 minus full:" not in verdict_of(shipped, "small-llama").real
+    table = pd.read_csv(tmp_path / "selection.csv").astype({"phase": str})
+    mine = table.query("model == 'small-llama' and method == 'rho1' and phase == 'all' and kind == 'all'")
+    assert f"(AUC; 0.5 is chance): rho1 {mine['auc'].item():.2f} and sstoken 0." in verdict_of(own, "small-llama").kept
+    assert "rho1 minus full:" in dict(together_of(own))["On average over the models"]
+
+
+def test_the_page_shows_no_table_and_no_column_that_would_be_empty(tmp_path):
+    world = {"made_up": True, "miniatures": True}
+    write_tables(tmp_path, facts())
+    tables = tmp_path / "report" / "tables"
+    (tables / "published.md").write_text("| source | published |\n|---|--:|\n| a paper | 1.0 |\n\nIts caption.\n")
+    (tables / "claims.md").write_text("| claim | holds |\n|---|--:|\n\nIts caption.\n")
+    shown = {}
+    for name, case in (("world", facts(**world)), ("paper", facts())):
+        render_page(Results(tmp_path, case), tmp_path / f"{name}.html")
+        shown[name] = (tmp_path / f"{name}.html").read_text()
+    assert 'id="published"' in shown["paper"] and 'id="published"' not in shown["world"]
+    assert all('id="claims"' not in page and ">lost</th>" in page for page in shown.values())
+    change(tmp_path, "axes", lambda t: t["model"] != "", lost=np.nan)
+    render_page(Results(tmp_path, facts()), tmp_path / "unbounded.html")
+    assert ">lost</th>" not in (tmp_path / "unbounded.html").read_text()

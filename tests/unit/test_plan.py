@@ -140,6 +140,8 @@ def test_hours_a_job_gpus_a_job_and_days_follow_from_the_work(paper):
     cells = [cell.strip() for cell in row.split("|")]
     hours = plan.training("full", "Qwen2.5-14B").flops / 3.5e14 / 3600
     assert float(cells[11]) == pytest.approx(hours / 4, abs=0.006) and cells[12] == "4"
+    longest = max(plan.job_hours(s, m, w.flops / w.jobs) for (s, m, _), w in plan.table().items() if w.jobs)
+    assert f"Longest job: {longest:.2f} hours (" in text and "Most GPUs a job: 4 (train Qwen2.5-14B)." in text
     total = sum(work.flops / plan.throughput()[0][stage] for (stage, _, _), work in plan.table().items()) / 3600
     critical = hours / 4 + plan.evaluation("Qwen2.5-14B").flops / 1.5e14 / 3600
     assert plan.critical_hours() == pytest.approx(critical)

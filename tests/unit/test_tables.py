@@ -399,8 +399,9 @@ def test_an_average_stands_beside_a_published_one_over_the_same_benchmarks():
         52.18, 1, 50.0, 49.0, 51.0,
     ]  # fmt: skip
     assert found["reproduced"].notna().sum() == 1
-    fewer = published_table(averages[averages["benchmark"] != "boolq"], {})
-    assert fewer["reproduced"].isna().all()
+    more = pd.concat([averages, averages.tail(1).assign(benchmark="mmlu")])
+    for other in (averages[averages["benchmark"] != "boolq"], more):
+        assert published_table(other, {})["reproduced"].isna().all()
 
 
 def test_published_averages_are_those_of_the_published_scores():

@@ -132,3 +132,11 @@ def test_what_trl_would_do_otherwise_is_refused(tokenizer, tmp_path):
         sft(tmp_path, tokenizer, rows, method)
     with pytest.raises(Unsupported, match=r"a datasets\.Dataset, not IterableDataset"):
         sft(tmp_path, tokenizer, rows.to_iterable_dataset(), method, {"assistant_only_loss": True, "max_steps": 2})
+
+
+def test_messages_without_a_chat_template_are_refused_with_what_to_do(tmp_path):
+    rows = datasets.Dataset.from_list(ROWS["messages"])
+    with pytest.raises(
+        Unsupported, match=r"this tokenizer has none: set tokenizer\.chat_template, or pass rows with prompt"
+    ):
+        sft(tmp_path, byte_tokenizer(pad_token="<s>"), rows, load_method("sstoken"), {"assistant_only_loss": True})

@@ -80,8 +80,10 @@ def verdict_of(results: Results, model: str) -> Verdict:
     if not best:
         nothing = "Nothing to compare yet: no contender's runs are complete."
         return Verdict(model, nothing, "", "", "")
-    return Verdict(model, _wins(results, model, best), _real(results, model, best), _cost(results, model, best[0]),
-                   _kept(results, model, best[0]))  # fmt: skip
+    kept = " ".join(filter(None, [_kept(results, model, best[0]), _finds(results, model)]))
+    return Verdict(
+        model, _wins(results, model, best), _real(results, model, best), _cost(results, model, best[0]), kept
+    )
 
 
 def glance_of(results: Results, model: str) -> Glance:
@@ -241,15 +243,19 @@ def _kept(results: Results, model: str, method: str) -> str:
     if clean is None:
         return f"{text}."
     before = results.precision(model, BASELINE)
-    text = f"{text}; {share(clean)} of these are clean" + (
+    return f"{text}; {share(clean)} of these are clean" + (
         f", against {share(before)} of all." if before is not None and method != BASELINE else "."
     )
+
+
+def _finds(results: Results, model: str) -> str:
+    """How well one's own scores and the headline's find the noise; "" where none is labelled."""
     asked = [name for name in (*results.facts.own, HEADLINE) if name in results.facts.methods]
     found = {name: auc for name in dict.fromkeys(asked) if (auc := results.auc(model, name)) is not None}
     if not found:
-        return text
+        return ""
     told = listed([f"{name} {number(auc, 2)}" for name, auc in found.items()])
-    return f"{text} A clean token is ranked above a noise token (AUC; 0.5 is chance): {told}."
+    return f"A clean token is ranked above a noise token (AUC; 0.5 is chance): {told}."
 
 
 def _row(results: Results, model: str, method: str, best: bool) -> OverviewRow:
