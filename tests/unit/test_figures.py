@@ -224,6 +224,7 @@ def test_a_method_that_leaves_the_base_as_it_was_cannot_win(tmp_path):
     assert rows["rho1"].best and not rows["sstoken"].best and not rows["sstoken"].teaches
     change(tmp_path, "axes", lambda t: t["method"] != "base", teaches=False)
     wins = verdict_of(Results(tmp_path, facts()), "small-llama").wins
+    assert not any(row.best for row in overview(Results(tmp_path, facts()), "small-llama"))
     assert wins.startswith("No method is significantly above the untrained base. sstoken has the highest average")
 
 

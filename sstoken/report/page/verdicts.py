@@ -118,7 +118,7 @@ def spans(rows: list[list[OverviewRow]], column: str) -> list[str]:
 
 def overview(results: Results, model: str) -> list[OverviewRow]:
     facts, best = results.facts, _tied(results, model, _ranking(results, model))
-    return [_row(results, model, method, best == [method]) for method in facts.methods]
+    return [_row(results, model, m, best == [m] and _teaches(results, model, m)) for m in facts.methods]
 
 
 def together_of(results: Results) -> list[tuple[str, str]]:
