@@ -18,7 +18,7 @@ WRITES = Path(__file__).parent / "at_write"
 
 
 def descendants(pid: int) -> list[tuple[int, str]]:
-    """(pid, command line) of all processes below one."""
+    """(pid, name and command line) of all processes below one; a forked job has its name alone."""
     parents: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError, ValueError, IndexError):
@@ -29,7 +29,8 @@ def descendants(pid: int) -> list[tuple[int, str]]:
         new = [child for one in new for child in parents.get(one, [])]
         for child in new:
             with suppress(OSError):
-                found.append((child, Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()))
+                own = [Path(f"/proc/{child}/{file}").read_bytes().replace(b"\0", b" ") for file in ("comm", "cmdline")]
+                found.append((child, b"".join(own).decode()))
     return found
 
 
@@ -37,12 +38,15 @@ def strike(process: subprocess.Popen, target: str, draw: random.Random) -> bool:
     """Kill what the draw names; False where it is not there."""
     if process.poll() is not None:
         return False
-    jobs = [pid for pid, line in descendants(process.pid) if ".snakemake/scripts/" in line and "python" in line]
-    if target == "job":
+    below = descendants(process.pid)
+    jobs = [pid for pid, line in below if line.startswith("sstoken ") or ".snakemake/scripts/" in line]
+    if target == "parent":
+        jobs = [pid for pid, line in below if "sstoken.jobs.warm" in line and not line.startswith("sstoken ")]
+    if target in ("job", "parent"):
         if not jobs:
             return False
         os.kill(draw.choice(jobs), signal.SIGKILL)
-        return process.wait(1800) != 0
+        return process.wait(1800) != 0 or target == "parent"  # without which its jobs start by themselves
     if target == "term":
         os.killpg(process.pid, signal.SIGTERM)
     elif target == "group":
@@ -57,6 +61,7 @@ TARGETS = {
     "group": "SIGKILL of the workflow and all its jobs",
     "snakemake": "SIGKILL of Snakemake alone, its jobs orphaned",
     "job": "SIGKILL of one job",
+    "parent": "SIGKILL of the process that the jobs are forked from",
     "write": "SIGKILL of a job beside the write of a record, table, checkpoint or array",
     "term": "SIGTERM of the workflow and all its jobs",
 }

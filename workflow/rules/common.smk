@@ -14,6 +14,8 @@ from sstoken.experiment.grid import Grid
 from sstoken.experiment.layout import Run
 from sstoken.experiment.own import own_scorers
 from sstoken.experiment.runtime import runtime
+from sstoken.experiment.warm import use_warm_jobs
+from sstoken.jobs.warm import LIBRARIES
 from sstoken.records.devices import host_memory, visible_gpus
 from sstoken.records.documents import ConfigError, located
 from sstoken.report.facts import facts_of, table_options
@@ -101,6 +103,11 @@ def memory(rule):
         return host_memory(GRID.models[model].size, GRID.parallel(model).gpus if rule == "train" else 1)
 
     return of_job
+
+
+# imports are most of a small job; a real model's hours do without
+if workflow.is_main_process and not GPUS and not workflow.non_local_exec:
+    use_warm_jobs(LIBRARIES)
 
 
 # a machine with GPUs and no scheduler: as many of them in use at a time as there are, each job on its own (sstoken.records.devices)

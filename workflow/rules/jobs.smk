@@ -3,6 +3,7 @@ from contextlib import ExitStack
 
 from snakemake.settings.enums import RerunTrigger
 
+from sstoken.experiment.asked_to_end import end_when_asked
 from sstoken.experiment.failures import Failures
 from sstoken.experiment.job_groups import Jobs
 from sstoken.experiment.progress import Progress
@@ -61,6 +62,7 @@ def start():
         raise WorkflowError(f"{error}: experiment {CONFIG['experiment']} is running already") from None
     if settings := remember(CONFIG, GRID.root):
         print(settings, file=sys.stderr, flush=True)
+    end_when_asked()
     JOBS.write(REPORT_NAME, AUDIT_NAME)
     MADE_ANEW.update(made_anew())
     for kind, name in MADE_ANEW.items():

@@ -40,5 +40,6 @@ def hook(event: str, arguments: tuple) -> None:
     middle = reached
 
 
-if STRUCK and ".snakemake" in " ".join(sys.orig_argv):  # a job, not the workflow
+words = " ".join(sys.orig_argv)
+if STRUCK and (".snakemake" in words or "sstoken.jobs.warm" in words):  # a job, not the workflow
     sys.addaudithook(hook)

@@ -1,0 +1,142 @@
+"""The workflow's side of `sstoken.jobs.warm`: a script runs in a process forked from one that has loaded its libraries.
+
+Used where a job's imports weigh: on one machine, without a GPU, which a forked process could not use.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+OFF = "SSTOKEN_COLD_JOBS"
+"""Environment variable: where it is set, each job starts in a Python of its own."""
+
+
+def use_warm_jobs(libraries: dict[str, tuple[str, ...]]) -> None:
+    """Let Snakemake run the scripts that are named there so, in this process's workflow."""
+    from snakemake.script import PythonScript
+
+    if os.environ.get(OFF) or not hasattr(os, "pidfd_open") or not hasattr(PythonScript, "execute_script"):
+        return
+    cold, warm = PythonScript.execute_script, WarmParent()
+
+    def execute_script(self: PythonScript, fname: str, edit: bool = False) -> None:
+        elsewhere = edit or self.container_img or self.conda_env or self.env_modules
+        if elsewhere or Path(fname).suffixes[-2][1:] not in libraries:
+            return cold(self, fname, edit)
+        code = warm.run(fname, environment(self.threads, self.resources.get("tmpdir")), self.bench_record)
+        if code is None:
+            return cold(self, fname, edit)
+        if code:
+            raise subprocess.CalledProcessError(code, [sys.executable, fname])
+        return None
+
+    PythonScript.execute_script = execute_script
+
+
+def environment(threads: int, folder: str | None) -> dict[str, str]:
+    """Of a job, as Snakemake's shell gives it."""
+    kinds = ("OMP", "GOTO", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMEXPR")
+    names = {f"{kind}{'' if kind.endswith('MAXIMUM') else '_NUM'}_THREADS": str(threads) for kind in kinds}
+    return {**os.environ, **names, **(dict.fromkeys(("TMPDIR", "TMP", "TEMPDIR", "TEMP"), folder) if folder else {})}
+
+
+class WarmParent:
+    """One process, started with the first job, that forks all; threads may call it at the same time."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.process: subprocess.Popen | None = None
+        self.numbers = itertools.count()
+        self.waiting: dict[int, _Job] = {}
+
+    def run(self, script: str, environment: dict[str, str], record: object = None) -> int | None:
+        """The script's exit status, or None where the parent has died: then the job is no more either.
+
+        Args:
+            record: Snakemake's, of what the job's process uses.
+        """
+        job = self._ask(script, environment)
+        job.changed.wait()
+        if job.pid is not None and record is not None:
+            from snakemake.benchmark import benchmarked
+
+            with benchmarked(job.pid, record):
+                job.ended.wait()
+        job.ended.wait()
+        return job.code
+
+    def _ask(self, script: str, environment: dict[str, str]) -> _Job:
+        with self.lock:
+            if self.process is None:
+                self._start()
+            job = _Job()
+            number = next(self.numbers)
+            self.waiting[number] = job
+            request = {"number": number, "script": script, "environment": environment}
+            with suppress(BrokenPipeError):  # the listener sees the end too, and tells the job
+                self.requests.write(json.dumps(request).encode() + b"\n")
+                self.requests.flush()
+        return job
+
+    def _start(self) -> None:
+        theirs, ours = os.pipe()
+        answers, said = os.pipe()
+        single = {
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1",
+        }  # a fork keeps no threads
+        command = [sys.executable, "-m", "sstoken.jobs.warm", str(theirs), str(said)]
+        self.process = subprocess.Popen(command, pass_fds=(theirs, said), env={**os.environ, **single})
+        os.close(theirs)
+        os.close(said)
+        self.requests = os.fdopen(ours, "wb")
+        atexit.register(self._stop, self.process, self.requests)
+        self.waiting = {}
+        threading.Thread(target=self._listen, args=(os.fdopen(answers, "rb"), self.waiting), daemon=True).start()
+
+    @staticmethod
+    def _stop(process: subprocess.Popen, requests: BinaryIO) -> None:
+        """At the end of the workflow: what the jobs used is then counted as its own."""
+        with suppress(BrokenPipeError):
+            requests.close()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+
+    def _listen(self, answers: BinaryIO, waiting: dict[int, _Job]) -> None:
+        for line in answers:
+            answer = json.loads(line)
+            job = waiting[answer["number"]]
+            job.pid = answer.get("pid", job.pid)
+            if "code" in answer:
+                job.code = answer["code"]
+                with self.lock:
+                    del waiting[answer["number"]]
+                job.ended.set()
+            job.changed.set()
+        with self.lock:
+            left = list(waiting.values())
+            self.process = None  # the next job starts another
+        for job in left:  # its successor must not wait for its lock
+            if job.pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(job.pid, signal.SIGKILL)
+            job.ended.set()
+            job.changed.set()
+
+
+class _Job:
+    def __init__(self) -> None:
+        self.pid: int | None = None
+        self.code: int | None = None
+        self.changed, self.ended = threading.Event(), threading.Event()

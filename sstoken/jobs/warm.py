@@ -1,0 +1,129 @@
+"""A process that has loaded what jobs load, and forks one for each: imports are paid once a workflow, not once a job.
+
+Only libraries are loaded here; sstoken's own modules are read anew by each job, as they lie there when it starts.
+
+Lines of JSON come in, ``{"number", "script", "environment"}``; lines go out, ``{"number", "pid"}`` when a job starts and
+``{"number", "code"}`` when it has ended, ``code`` as of ``subprocess``: below zero is a signal.
+The end of the input ends this process; jobs that still run are left alone, as those of a killed workflow are.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import runpy
+import selectors
+import signal
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+SCRIPTS = ("snakemake.script", "snakemake.logging", "snakemake.iocontainers")
+MODELS = (
+    "torch",
+    "transformers",
+    "transformers.generation.utils",
+    "transformers.models.auto",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.qwen2.modeling_qwen2",
+    "safetensors.torch",
+    "tokenizers",
+    "filelock",
+    "jsonschema",
+    "yaml",
+)
+TRAINING = (*MODELS, "peft", "accelerate", "datasets")
+TABLES = ("pandas", "pyarrow.parquet", "scipy.stats", "statsmodels.stats.multitest")
+LIBRARIES = {
+    "world": ("torch", "tokenizers", "transformers"),
+    "model": MODELS,
+    "heldout": MODELS,
+    "tokens": (*MODELS, "datasets"),
+    "losses": TRAINING,
+    "train": (*TRAINING, "transformers.trainer", "tabulate"),
+    "evaluate": (*TRAINING, "lm_eval.evaluator", "lm_eval.tasks", "lm_eval.models.huggingface"),
+    "audit": (*TRAINING, "transformers.trainer", *TABLES),
+    "audit_page": (*TABLES, "jinja2"),
+    "tables": ("torch", *TABLES),
+    "page": (*TABLES, "matplotlib.pyplot", "jinja2"),
+}  # fmt: skip
+"""Name of a rule's script -> what it loads; a script that is not here is not run from here."""
+
+
+def load(script: str, loaded: set[str]) -> None:
+    """What the script will load. One that is not there fails in the job, which says so."""
+    for name in (*SCRIPTS, *LIBRARIES[script]):
+        if name not in loaded:
+            loaded.add(name)
+            with suppress(ImportError):
+                importlib.import_module(name)
+
+
+def serve(requests: int, answers: int) -> None:
+    # what a terminal sends to all of its processes is for the workflow and the jobs to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.disable()
+    loaded: set[str] = set()
+    running: dict[int, tuple[int, int]] = {}  # a job's handle -> its number and process
+    begun = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(requests, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fd != requests:
+                    number, pid = running.pop(key.fd)
+                    selector.unregister(key.fd)
+                    os.close(key.fd)
+                    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                    tell(answers, number=number, code=code)
+                    continue
+                data = os.read(requests, 65536)
+                if not data:
+                    return
+                *lines, begun = (begun + data).split(b"\n")
+                for request in map(json.loads, lines):
+                    load(Path(request["script"]).suffixes[-2][1:], loaded)
+                    gc.freeze()  # what is shared with the jobs is not walked over by their collectors
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                    pid = os.fork()
+                    if not pid:
+                        selector.close()
+                        for handle in (requests, answers, *running):
+                            os.close(handle)
+                        become(request["script"], request["environment"])
+                    tell(answers, number=request["number"], pid=pid)
+                    handle = os.pidfd_open(pid)
+                    running[handle] = request["number"], pid
+                    selector.register(handle, selectors.EVENT_READ)
+
+
+def tell(answers: int, **said: int) -> None:
+    with suppress(BrokenPipeError):  # the workflow is gone: the end of the requests says so next
+        os.write(answers, json.dumps(said).encode() + b"\n")
+
+
+def become(script: str, environment: dict[str, str]) -> None:
+    """The job, in the forked process: as ``python script`` in that environment. Does not return."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()
+    os.environ.update(environment)
+    tempfile.tempdir = None
+    for name in [name for name in sys.modules if name.partition(".")[0] == "sstoken"]:
+        del sys.modules[name]
+    with suppress(OSError):  # so that `top` tells one job from another
+        Path("/proc/self/comm").write_text(f"sstoken {Path(script).suffixes[-2][1:]}")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(int(environment["OMP_NUM_THREADS"]))
+    gc.enable()
+    sys.argv = [script]
+    runpy.run_path(script, run_name="__main__")
+    sys.exit()
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]), int(sys.argv[2]))

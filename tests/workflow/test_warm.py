@@ -1,0 +1,157 @@
+"""Jobs forked from a process that has loaded their libraries: as if each had been started by itself, only sooner."""
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from sstoken.experiment.warm import WarmParent, environment
+from sstoken.jobs.warm import LIBRARIES
+from tests.campaign.runs import SMALL, different
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="each job starts in a Python of its own here")
+
+
+@pytest.fixture
+def parent(root, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    monkeypatch.setitem(LIBRARIES, "nothing", ())
+    parent = WarmParent()
+    yield parent
+    if parent.process:
+        parent._stop(parent.process, parent.requests)
+
+
+def script(tmp_path, text, name="world"):
+    path = tmp_path / f"tmp.{name}.py"
+    path.write_text(f"import os, signal, sys\nfrom pathlib import Path\nout = Path({str(tmp_path)!r})\n{text}")
+    return str(path)
+
+
+def test_every_script_that_is_named_exists_and_so_do_its_libraries(root):
+    assert set(LIBRARIES) <= {path.stem for path in (root / "workflow" / "scripts").glob("*.py")}
+    for name in {name for names in LIBRARIES.values() for name in names}:
+        importlib.import_module(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("", 0),
+        ("sys.exit(3)", 3),
+        ("raise ValueError('no')", 1),
+        ("sys.exit('words')", 1),
+        ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
+    ],
+)
+def test_the_exit_status_is_the_scripts(parent, tmp_path, text, code):
+    assert parent.run(script(tmp_path, text), environment(1, None)) == code
+
+
+def test_a_job_is_as_if_it_had_been_started_alone(parent, tmp_path, monkeypatch):
+    seen = """
+import torch
+loaded = sorted(name for name in sys.modules if name.partition(".")[0] == "sstoken")
+(out / "seen").write_text(repr([loaded, torch.get_num_threads(), os.environ["OMP_NUM_THREADS"], "LATER" in os.environ, sys.argv,
+    __name__, sys.stdin.read(), signal.getsignal(signal.SIGINT) is signal.default_int_handler, os.environ["TMPDIR"],
+    sorted(os.listdir("/proc/self/fd"))[3:-1]]))
+"""
+    path = script(tmp_path, seen)
+    monkeypatch.setenv("LATER", "set after the parent had started")
+    assert parent.run(script(tmp_path, "", "losses"), environment(1, None)) == 0
+    assert parent.run(path, environment(2, str(tmp_path))) == 0
+    expected = [[], 2, "2", True, [path], "__main__", "", True, str(tmp_path), []]
+    found = (tmp_path / "seen").read_text()
+    assert found.startswith(repr(expected[:-1])[:-1]), found
+
+
+def test_jobs_run_at_the_same_time_and_each_is_told_its_own_end(parent, tmp_path):
+    wait = "import time\n(out / '{0}').touch()\nwhile not (out / '{1}').exists(): time.sleep(0.01)\nsys.exit({2})"
+    codes = {}
+
+    def run(one, other, code):
+        folder = tmp_path / one
+        folder.mkdir()
+        text = wait.format(one, other, code).replace("out /", f"Path({str(tmp_path)!r}, 'flags') /")
+        codes[one] = parent.run(script(folder, text), environment(1, None))
+
+    (tmp_path / "flags").mkdir()
+    threads = [threading.Thread(target=run, args=case) for case in (("a", "b", 4), ("b", "a", 5))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert codes == {"a": 4, "b": 5}
+
+
+def test_where_the_parent_dies_its_job_ends_with_it_and_the_next_gets_another(parent, tmp_path):
+    codes = []
+    text = "import time\n(out / 'pid').write_text(str(os.getpid()))\ntime.sleep(600)"
+    thread = threading.Thread(
+        target=lambda: codes.append(parent.run(script(tmp_path, text), environment(1, None))), daemon=True
+    )
+    thread.start()
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        time.sleep(0.05)
+    parent.process.kill()
+    thread.join(60)
+    assert codes == [None]
+    job = int((tmp_path / "pid").read_text())
+    for _ in range(200):
+        if not runs(job):
+            break
+        time.sleep(0.05)
+    assert not runs(job)
+    assert parent.run(script(tmp_path, "sys.exit(7)"), environment(1, None)) == 7
+
+
+def runs(pid):
+    """A killed process may wait to be fetched by its new parent."""
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_results_are_those_of_jobs_that_start_alone(workflow, tmp_path_factory):
+    """Byte for byte: tables, samples, adapters."""
+    small = SMALL | {"methods": ["full", "sstoken"], "benchmarks": ["arc_easy"]}
+    path = workflow.configuration("kill", **small)
+    workflow.run(path)
+    warm = workflow.folder / "warm"
+    workflow.results("kill").rename(warm)
+    command = workflow.command(path)
+    done = subprocess.run(command, cwd=workflow.folder, env=workflow.environment() | {"SSTOKEN_COLD_JOBS": "1"})
+    assert done.returncode == 0
+    assert different(workflow.results("kill"), warm) is None
+
+
+HELD = """
+import os, signal, sys, threading
+from sstoken.experiment.asked_to_end import end_when_asked
+lock, told = threading.Lock(), threading.Event()
+def asked(*_):
+    with lock:
+        told.set()
+signal.signal(signal.SIGTERM, asked)
+if "mended" in sys.argv:
+    end_when_asked()
+with lock:
+    os.kill(os.getpid(), signal.SIGTERM)
+    for _ in range(1000):
+        pass
+print(told.wait(20))
+"""
+
+
+def test_sigterm_while_the_scheduler_holds_its_lock_ends_the_workflow_and_does_not_hang_it(root):
+    """As Snakemake's own handler would: it waits in the main thread for what the main thread holds."""
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", HELD, "mended"], env=environment, capture_output=True, timeout=60)
+    assert done.stdout == b"True\n"
+    with pytest.raises(subprocess.TimeoutExpired):
+        subprocess.run([sys.executable, "-c", HELD], env=environment, capture_output=True, timeout=5)
