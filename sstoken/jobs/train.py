@@ -179,6 +179,7 @@ def write_weights(trainer: SelectionTrainer, model: PreTrainedModel, order: Orde
         if order.settings.adapter is None:
             model.to(DTYPES[order.settings.dtype])
         model.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's model card, a form that nobody has filled in
         details = {"offset": data.response_offset, **trainer.record}
         save_file(details, folder / "selection.safetensors", metadata={"tokens_sha256": data.sha256})
         lines = [json.dumps(row, sort_keys=True) for row in trainer.state.log_history if "loss" in row]

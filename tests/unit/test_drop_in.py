@@ -183,3 +183,23 @@ def test_the_example_of_the_docs_trains(root, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     exec(compile(example.replace("Qwen/Qwen2.5-0.5B-Instruct", "model"), "own-script.md", "exec"), {})
     assert re.search(r"kept 6\d% of the response tokens", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("half-steps", "0.5 of the steps; a script sets max_steps so"),
+        ("tenth-rate", "0.1 of the learning rate; a script sets learning_rate so"),
+        ("clean", "the data set 'clean'; a script passes those rows"),
+        ("train-and-reference", "the data set 'train.reference'; a script passes those rows"),
+    ],
+)
+def test_what_the_grid_does_beside_selection_is_said_to_a_script(name, words):
+    with pytest.warns(UserWarning, match=f"method {name}: the grid trains it .*{words}"):
+        load_method(name)
+
+
+def test_a_method_that_is_its_selection_alone_says_nothing(recwarn):
+    for name in ("full", "sstoken", "rho1", "oracle"):
+        load_method(name)
+    assert not list(recwarn)

@@ -87,6 +87,7 @@ def test_every_run_leaves_weights_provenance_log_and_selection(ci, grid):
         assert record["software"]["versions"]["torch"]
         assert len((folder / "log.jsonl").read_text().splitlines()) == record["steps"]
         assert record["cost"]["seed"] == run.seed
+        assert not (folder / "README.md").exists(), "PEFT's card says nothing of this run"
     assert not list(ci.results("ci").glob("checkpoints/**/*.safetensors"))
 
 

@@ -13,6 +13,8 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -295,10 +297,24 @@ def load_methods(path: str | Path = METHODS_FILE, track: str = "corrected") -> d
 
 
 def load_method(name: str, path: str | Path = METHODS_FILE, track: str = "corrected") -> Method:
-    """One method by name, e.g. ``load_method("sstoken")``."""
+    """One method by name, e.g. ``load_method("sstoken")``.
+
+    Warns where a part of the method is not its selection: that part the grid does, and a script of one's own must.
+    """
     methods = load_methods(path, track)
     _known("method", name, methods, path)
+    for said in _beside_selection(methods[name]):
+        warnings.warn(f"method {name}: {said}", stacklevel=2)
     return methods[name]
+
+
+def _beside_selection(method: Method) -> Iterator[str]:
+    if method.steps_factor != 1:
+        yield f"the grid trains it for {method.steps_factor:g} of the steps; a script sets max_steps so"
+    if method.learning_rate_factor != 1:
+        yield f"the grid trains it at {method.learning_rate_factor:g} of the learning rate; a script sets learning_rate so"
+    if method.data != "train":
+        yield f"the grid trains it on the data set {method.data!r}; a script passes those rows"
 
 
 def _resolve(name: str, entries: dict, options: dict, path, trail: tuple[str, ...] = ()) -> dict:
