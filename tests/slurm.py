@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+
+from tests.flow import Workflow
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "sinfo")
 CONFIGURATION = """\
@@ -33,6 +38,8 @@ JobAcctGatherType=jobacct_gather/none
 MpiDefault=none
 ReturnToService=2
 MinJobAge=600
+KillWait={kill_wait}
+SlurmdTimeout=15
 SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=1,defer
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=64000 State=UNKNOWN
@@ -65,7 +72,7 @@ def missing() -> str | None:
 class Slurm:
     """Started on construction, its files below ``folder``; ``environment`` lets its commands find it."""
 
-    def __init__(self, folder: Path, cpus: int = 4):
+    def __init__(self, folder: Path, cpus: int = 4, kill_wait: int = 30):
         self.folder, self.processes = folder, []
         for name in ("state", "spool", "bin"):
             (folder / name).mkdir()
@@ -74,7 +81,9 @@ class Slurm:
         key.chmod(0o600)
         host = socket.gethostname().split(".")[0]
         ports = [_free_port(), _free_port()]
-        (folder / "slurm.conf").write_text(CONFIGURATION.format(folder=folder, host=host, ports=ports, cpus=cpus))
+        text = CONFIGURATION.format(folder=folder, host=host, ports=ports, cpus=cpus, kill_wait=kill_wait)
+        (folder / "slurm.conf").write_text(text)
+        self.host = host
         path = f"{folder / 'bin'}:{os.environ['PATH']}:/usr/sbin:/sbin"
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": path}
         # the executor clears SLURM's variables before its srun, which a configuration in /etc would not need
@@ -108,6 +117,25 @@ class Slurm:
         lines = self.run("squeue", "--noheader", "--states=all", "--format=%i|%T|%k").splitlines()
         return [tuple(line.split("|", 2)) for line in lines if line.count("|") >= 2]
 
+    def reboot(self) -> None:
+        """The node daemon and all its jobs die at once; the daemon comes back as that of a node that has been rebooted."""
+        daemon = next(process for process in self.processes if process.args[0].endswith("/slurmd"))
+        for pid in [daemon.pid, *self._below()]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        daemon.wait()
+        self.processes.remove(daemon)
+        self._start("slurmd", "-D", "-b", "-N", self.host)
+
+    def _below(self) -> Iterator[int]:
+        """The processes of this SLURM's jobs, and those that watch over them."""
+        own = f"SLURM_CONF={self.environment['SLURM_CONF']}".encode()
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                environment, name = folder.joinpath("environ").read_bytes(), folder.joinpath("comm").read_text()
+                if own in environment and (b"SLURM_JOB_ID=" in environment or name.startswith("slurmstepd")):
+                    yield int(folder.name)
+
     def stop(self) -> None:
         self.run("scancel", "--user=root", "--full")
         deadline = time.monotonic() + 10
@@ -137,6 +165,25 @@ class Slurm:
                 self.stop()
                 raise RuntimeError(f"{who} did not start within {seconds} s\n{logs}")
             time.sleep(0.2)
+
+
+class Cluster(Workflow):
+    """Jobs go through SLURM, under the repository's own profile."""
+
+    def __init__(self, folder: Path, slurm: Slurm):
+        super().__init__(folder)
+        self.slurm = slurm
+
+    def command(self, config: Path | str, *options: str) -> list[str]:
+        local = super().command(config, *options)
+        where = [part.replace("profiles/default", "profiles/slurm") for part in local]
+        where[where.index("--cores") : where.index("--cores") + 2] = []
+        quick = ["--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1"]
+        alone = ["--slurm-status-command", "squeue", "--slurm-no-account", "--latency-wait", "10"]
+        return [*where[:3], *quick, *alone, *where[3:]]
+
+    def environment(self) -> dict[str, str]:
+        return super().environment() | self.slurm.environment
 
 
 def _free_port() -> int:

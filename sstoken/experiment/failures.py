@@ -2,43 +2,60 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 LINES = 4  # of an error's message
+LIMITS = [Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory/memory.limit_in_bytes")]
+"""Of this process's control group, of both versions, as a container sees it."""
 
 
 class Failures:
     """Which jobs wrote to their log and did not end.
 
-    logs: (title, log, the file that the job leaves when it is done) of everything that is to run.
+    logs: (title, log, the file that the job leaves when it is done, MB of memory that it asks for) of everything that is to
+        run.
     """
 
-    def __init__(self, logs: Iterable[tuple[str, Path, Path]] = ()):
+    def __init__(self, logs: Iterable[tuple[str, Path, Path, int]] = ()):
         self.watch(logs)
 
-    def watch(self, logs: Iterable[tuple[str, Path, Path]]) -> None:
+    def watch(self, logs: Iterable[tuple[str, Path, Path, int]]) -> None:
         self.logs = list(logs)
-        self.before = {log: _state(log) for _, log, _ in self.logs}
+        self.before = {log: _state(log) for _, log, _, _ in self.logs}
 
     def lines(self) -> list[str]:
         """One entry a failed job: its title, its log, and the last error in that. Empty where no job has failed."""
         begun = [entry for entry in self.logs if _state(entry[1]) != self.before[entry[1]]]
-        failed = [(title, log) for title, log, done in begun if not done.exists()]
+        failed = [(title, log, memory) for title, log, done, memory in begun if not done.exists()]
         if not failed:
             return []
         head = (
             f"{len(failed)} job{'s' if len(failed) > 1 else ''} failed; all else is kept, and the same command goes on:"
         )
-        return [head, *(f"- {title} ({log}){_said(log)}" for title, log in failed)]
+        return [head, *(f"- {title} ({log}){_said(log, memory)}" for title, log, memory in failed)]
 
 
-def _said(log: Path) -> str:
+def _said(log: Path, memory: int) -> str:
     message = last_error(log.read_text(errors="replace"))
+    if message:
+        return ":\n" + "\n".join(f"    {line}" for line in message)
     return (
-        ":\n" + "\n".join(f"    {line}" for line in message) if message else "; its log names no error: it was killed"
+        "; its log names no error: it was killed, by hand, by a scheduler, or for want of memory "
+        f"({f'{memory:,} MB asked for, ' if memory else ''}{memory_here() >> 20:,} MB there)"
     )
+
+
+def memory_here() -> int:
+    """Bytes that processes of this machine may use: of its memory, or of a control group that allows less."""
+    most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in LIMITS:
+        with suppress(OSError, ValueError):  # no such file; "max"
+            most = min(most, int(limit.read_text()))
+    return most
 
 
 def last_error(text: str) -> list[str]:

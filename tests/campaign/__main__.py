@@ -17,13 +17,15 @@ from pathlib import Path
 
 from sstoken.records.provenance import processor
 from tests.campaign.kills import kills
+from tests.campaign.memory import memory
 from tests.campaign.numbers import numbers
 from tests.campaign.places import crowd, moves
+from tests.campaign.preemption import preemption
 from tests.campaign.runs import Campaign, Count
 from tests.campaign.storage import damage, full_disk
 from tests.flow import ROOT
 
-KINDS = ("kills", "damage", "disk", "moves", "crowd", "numbers")
+KINDS = ("kills", "damage", "disk", "moves", "crowd", "numbers", "memory", "preemption")
 START, END = "<!-- campaign -->\n", "<!-- end -->\n"
 
 
@@ -71,17 +73,25 @@ def main() -> int:
         "moves": lambda: moves(campaign),
         "crowd": lambda: crowd(campaign),
         "numbers": lambda: numbers(campaign),
+        "memory": lambda: memory(campaign),
+        "preemption": lambda: preemption(campaign),
     }
     counts = asked.folder / "counts" / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
     counts.parent.mkdir(parents=True, exist_ok=True)
-    for kind in asked.only:
-        draws[kind]()
-        machine = f"{os.cpu_count()} cores of {processor()}"
+    machine = f"{os.cpu_count()} cores of {processor()}"
+
+    def keep() -> None:
+        """What has been counted so far, and the table of all starts."""
         document = {"seed": asked.seed, "seconds": campaign.seconds, "machine": machine}
         counts.write_text(json.dumps(document | {"counts": [asdict(c) for c in campaign.counts.values()]}, indent=1))
         documents = [json.loads(path.read_text()) for path in sorted(counts.parent.glob("*.json"))]
         before, _, rest = asked.out.read_text().partition(START)
         asked.out.write_text(before + START + table(documents) + END + rest.partition(END)[2])
+
+    campaign.keep = keep
+    for kind in asked.only:
+        draws[kind]()
+        keep()
     failed = sum(count.tried - count.survived for count in campaign.counts.values())
     print(f"{failed} of {sum(c.tried for c in campaign.counts.values())} faults not survived", file=sys.stderr)
     return 1 if failed else 0

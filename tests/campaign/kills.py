@@ -34,18 +34,24 @@ def descendants(pid: int) -> list[tuple[int, str]]:
     return found
 
 
+def processes(process: subprocess.Popen, target: str) -> list[int]:
+    """The jobs of a workflow, or the process that they are forked from."""
+    below = descendants(process.pid)
+    if target == "parent":
+        return [pid for pid, line in below if "sstoken.jobs.warm" in line and not line.startswith("sstoken ")]
+    return [pid for pid, line in below if line.startswith("sstoken ") or ".snakemake/scripts/" in line]
+
+
 def strike(process: subprocess.Popen, target: str, draw: random.Random) -> bool:
     """Kill what the draw names; False where it is not there."""
     if process.poll() is not None:
         return False
-    below = descendants(process.pid)
-    jobs = [pid for pid, line in below if line.startswith("sstoken ") or ".snakemake/scripts/" in line]
-    if target == "parent":
-        jobs = [pid for pid, line in below if "sstoken.jobs.warm" in line and not line.startswith("sstoken ")]
     if target in ("job", "parent"):
-        if not jobs:
-            return False
-        os.kill(draw.choice(jobs), signal.SIGKILL)
+        while not (found := processes(process, target)):
+            if process.poll() is not None:
+                return False
+            time.sleep(0.02)
+        os.kill(draw.choice(found), signal.SIGKILL)
         return process.wait(1800) != 0 or target == "parent"  # without which its jobs start by themselves
     if target == "term":
         os.killpg(process.pid, signal.SIGTERM)
@@ -108,4 +114,5 @@ def kills(campaign: Campaign, number: int, targets: tuple[str, ...] = tuple(TARG
         made += len(struck)
         if not fault:
             shutil.rmtree(flow.folder, ignore_errors=True)
+        campaign.keep()
         print(f"{made} of {number} kills", file=sys.stderr, flush=True)

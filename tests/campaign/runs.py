@@ -86,6 +86,9 @@ class Campaign:
     def over(self) -> bool:
         return time.monotonic() > self.end
 
+    def keep(self) -> None:
+        """Called after each draw: whoever counts may write the counts down."""
+
     def judge(self, flow: Workflow, *, remove: bool = True) -> tuple[str | None, float, str]:
         """(what is wrong or None, seconds, output) of the same command, given until it ends."""
         start = time.monotonic()

@@ -69,6 +69,7 @@ def damage(campaign: Campaign, number: int) -> None:
             if not fault and path.suffix in (".jsonl", ".csv") and path.read_bytes() != content:
                 own = f"{name}, {act}: not as it was"
             campaign.count(f"a file of finished results {act}").add(own, seconds)
+        campaign.keep()
 
 
 def full_disk(campaign: Campaign, number: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.flow import Workflow
-from tests.slurm import Slurm, missing
+from tests.slurm import Cluster, Slurm, missing
 
 CHANGES = {
     "models": ["tiny-llama"],
@@ -18,25 +18,6 @@ CHANGES = {
     "device": "cpu",
     "runs_in_one_job": 1,
 }
-
-
-class Cluster(Workflow):
-    """Jobs go through SLURM, under the repository's own profile."""
-
-    def __init__(self, folder, slurm):
-        super().__init__(folder)
-        self.slurm = slurm
-
-    def command(self, config, *options):
-        local = super().command(config, *options)
-        where = [part.replace("profiles/default", "profiles/slurm") for part in local]
-        where[where.index("--cores") : where.index("--cores") + 2] = []
-        quick = ["--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1"]
-        alone = ["--slurm-status-command", "squeue", "--slurm-no-account", "--latency-wait", "10"]
-        return [*where[:3], *quick, *alone, *where[3:]]
-
-    def environment(self):
-        return super().environment() | self.slurm.environment
 
 
 @pytest.fixture(scope="module")
