@@ -59,7 +59,7 @@ def fields_of(item: Item) -> list[tuple[str, str]]:
 
 
 def _operations(rows: list[Measured]) -> list[str]:
-    found = sorted({f"{row.operations:.1f}" for row in rows if row.operations is not None}, key=float)
+    found = sorted({f"{row.operations:.2f}" for row in rows if row.operations is not None}, key=float)
     return [f"here {' to '.join(dict.fromkeys((found[0], found[-1])))} times full's operations"] if found else []
 
 
