@@ -12,7 +12,7 @@ from sstoken import __version__
 
 EXAMPLES = """\
 examples:
-  sstoken methods                                    every method: equation, what it needs, what it costs
+  sstoken methods                                    every method: equation, cost, claim, what came out here
   sstoken doctor config/smollm2.yaml                 what of this machine would stop that run
   sstoken plan config/paper.yaml seeds=[0]           jobs, GPU-hours and disk, before anything runs
   sstoken status config/config.yaml                  which results are current, stale or missing, and why
@@ -61,12 +61,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sstoken {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    own = "sstoken methods config/mine.yaml     with the methods of that configuration"
-    methods = _add(commands, "methods", _methods, "every method: equation, needs, cost, source",
-                   f"sstoken methods --json\n{own}")  # fmt: skip
-    methods.add_argument("config", nargs="?", help="a configuration, for methods of its own")
+    methods = _add(commands, "methods", _methods, "every method: equation, needs, cost, source, claim, what our runs say",
+                   "sstoken methods\n"
+                   "sstoken methods dft toss               these alone\n"
+                   "sstoken methods config/mine.yaml       with the methods of that configuration\n"
+                   "sstoken methods --json")  # fmt: skip
     methods.add_argument(
-        "--json", action="store_true", help="a list of objects: name, kind, equation, needs, cost, source"
+        "names", nargs="*", metavar="NAME", help="names of methods; a path or a .yaml is a configuration"
+    )
+    methods.add_argument(
+        "--json",
+        action="store_true",
+        help="a list of objects: name, kind, equation, needs, cost, source, claims, measured",
     )
 
     plan = _add(commands, "plan", _plan, "what a configuration would cost, before it runs",
@@ -80,8 +86,11 @@ def _parser() -> argparse.ArgumentParser:
 
     results = _add(commands, "results", _results, "put the tables of finished runs into README and docs",
                    "sstoken results\nsstoken results notes.md     with <!-- table: averages world --> in it")  # fmt: skip
-    pages = [Path("README.md"), Path("docs/results.md"), Path("docs/safety.md")]
-    results.add_argument("files", nargs="*", type=Path, default=pages)
+    pages = ["README.md", "docs/results.md", "docs/safety.md", "docs/reference/methods.md"]
+    results.add_argument(
+        "files", nargs="*", type=Path, default=[Path(name) for name in ("sstoken/selection/methods/measured.csv", *pages)],
+        help="pages, or a .csv: what the runs say of each method; by default those of this repository",
+    )  # fmt: skip
 
     doctor = _add(commands, "doctor", _doctor, "what of this machine would stop a run (exit status 1 if something would)",
                   "sstoken doctor\nsstoken doctor config/paper.yaml")  # fmt: skip
@@ -163,20 +172,23 @@ def _methods(arguments: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from sstoken.experiment.catalogue import catalogue
+    from sstoken.experiment.catalogue_text import text
+    from sstoken.records.documents import ConfigError
     from sstoken.selection.methods import load_methods
 
-    arguments.settings = []
-    items = catalogue(_grid(arguments).all_methods if arguments.config else load_methods())
-    if arguments.json:
-        print(json.dumps([asdict(item) for item in items], indent=1, ensure_ascii=False))
-        return
-    width = max(len(item.name) for item in items)
-    for item in items:
-        print(f"{item.name:<{width}}  {item.kind:<7}  {item.equation}")
-        below = (
-            f"needs {', '.join(item.needs) or 'nothing'}; extra cost: {item.cost}; {item.source or 'no source named'}"
-        )
-        print(textwrap.fill(below, 118, initial_indent=" " * (width + 2), subsequent_indent=" " * (width + 2)))
+    configs = [word for word in arguments.names if _is_configuration(word)]
+    if len(configs) > 1:
+        raise ConfigError(f"one configuration at a time, not {' and '.join(configs)}")
+    arguments.config, arguments.settings = next(iter(configs), None), []
+    names = [word for word in arguments.names if word not in configs]
+    methods = _grid(arguments).all_methods if configs else load_methods()
+    items = catalogue(methods, names, *configs)
+    print(json.dumps([asdict(item) for item in items], indent=1, ensure_ascii=False) if arguments.json else text(items))
+
+
+def _is_configuration(word: str) -> bool:
+    path = Path(word)
+    return path.suffix in (".yaml", ".yml", ".json") or len(path.parts) > 1
 
 
 def _plan(arguments: argparse.Namespace) -> None:
@@ -241,9 +253,10 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 def _results(arguments: argparse.Namespace) -> None:
     from sstoken.report.fill import fill
+    from sstoken.report.measured import measure
 
     for path in arguments.files:
-        done, left = fill(path)
+        done, left = measure(path) if path.suffix == ".csv" else fill(path)
         kept = f"; not run, so left as they are: {', '.join(left)}" if left else ""
         print(f"{path}: {', '.join(done) or 'no table'} written{kept}")
 

@@ -22,6 +22,15 @@ def facts(**changes) -> Facts:
         "seeds": [0, 1],
         "untrained": ["base"],
         "bounds": ["oracle"],
+        "catalogue": [
+            {
+                "method": "rho1",
+                "equation": "score_i = L_θ(x_i) - L_ref(x_i), θ = <the current model> at each step",
+                "needs": "loss",
+                "cost": "a reference model and 1 pass of it (shared)",
+                "source": "arXiv 2404.07965, Eqs. 3 and 4",
+            },
+        ],
         "ablations": [
             {"name": "gamma", "option": "loss_weight", "models": ["small-llama"], "points": []},
             {"name": "layer", "option": "attention_layer", "models": ["small-llama"], "points": []},

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from sstoken.experiment.catalogue import cost_of, equation_of, plain
 from sstoken.experiment.grid import Grid
 from sstoken.records.documents import read_yaml
-from sstoken.selection.methods import METHODS_FILE
+from sstoken.selection.methods import METHODS_FILE, Method
 
 
 def facts_of(grid: Grid) -> dict:
@@ -21,6 +22,7 @@ def facts_of(grid: Grid) -> dict:
         "methods": list(grid.methods),
         "seeds": grid.seeds,
         "untrained": [name for name, method in methods if not method.trains],
+        "catalogue": [_described(name, method) for name, method in methods],
         "own": [name for name in grid.methods if name not in shipped],
         "bounds": [n for n, m in methods if m.trains and ("truth" in m.needs or m.data != "train")],
         "ablations": [asdict(ablation) for ablation in grid.ablations],
@@ -32,6 +34,16 @@ def facts_of(grid: Grid) -> dict:
         "data_per_seed": grid.draw("train", grid.seeds[0]) is not None,
         "labelled": bool(grid.noisy_runs()),
         "miniatures": "{world}" in (grid.config["benchmarks_data"] or ""),
+    }
+
+
+def _described(name: str, method: Method) -> dict[str, str]:
+    return {
+        "method": name,
+        "equation": plain(equation_of(method)),
+        "needs": ", ".join(sorted(method.needs)),
+        "cost": cost_of(method),
+        "source": " ".join(method.source.split()),
     }
 
 

@@ -1,8 +1,8 @@
 """Put the tables of finished runs into Markdown: what stands between ``<!-- table: … -->`` and ``<!-- end -->``.
 
 ``averages E`` and ``differences E`` are one row a method and one column a model of experiment E; ``auc E``, ``direction E``
-and ``prediction E`` are of its audit; ``spent E`` is what it took; ``bench`` is ``results/bench/step.json``; any other word is
-that table of the report, ``results/E/report/tables/<word>.md``.
+and ``prediction E`` are of its audit; ``spent E`` is what it took; ``bench`` is ``results/bench/step.json``; ``methods`` is
+the catalogue of methods; any other word is that table of the report, ``results/E/report/tables/<word>.md``.
 A figure that the text shows from a folder ``figures/E`` is copied there from experiment E's report.
 """
 
@@ -16,9 +16,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from sstoken.experiment.catalogue_text import markdown
 from sstoken.report.audit_results import auc_table, direction_table, spent
 from sstoken.report.numbers import interval, number, signed
 from sstoken.report.prediction import prediction_table
+from sstoken.selection.methods import load_methods
 
 FIGURE = re.compile(r"\]\((?P<path>(?:[^\s)]+/)?figures/(?P<experiment>[^/\s)]+)/(?P<name>[^/\s)]+\.svg))\)")
 MARKED = re.compile(r"(<!-- table: (?P<what>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -61,6 +63,8 @@ def _table(words: list[str], results: Path) -> str | None:
     if words == ["bench"]:
         path = results / "bench" / "step.json"
         return _bench(json.loads(path.read_text())) if path.exists() else None
+    if words == ["methods"]:
+        return markdown(load_methods())
     name, experiment = words
     if name in FROM_AUDIT:
         needed, make = FROM_AUDIT[name]
@@ -97,7 +101,7 @@ def _cell(row: pd.Series, name: str) -> str:
 
 
 def _bench(rows: list[dict]) -> str:
-    whole = [row for row in rows if "ratio_to_hf_full" in row]
+    whole = [row for row in rows if row.get("ratio_to_hf_full") is not None]
     lines = [
         "| device | shape | case | seconds | ratio to plain Hugging Face | peak memory, GB |",
         "|---|---|---|--:|--:|--:|",

@@ -137,6 +137,16 @@ def toss(samples, **_):
     return [[(not d) / max(1, len(drop) - sum(drop)) / len(samples) for d in drop] for drop in drops]
 
 
+def toss_mined(samples, **_):
+    """A quarter of the tokens, by samples: those that a walk from the highest risk down meets first."""
+    worst = [max(difference("utility", "harmful")(s)) for s in samples]
+    keeps = best(samples, lambda s: [max(difference("utility", "harmful")(s))] * len(s["target"]), 0.25, math.ceil)
+    met = sorted(range(len(samples)), key=lambda i: -worst[i])
+    kept = [i for i in met if any(keeps[i])]
+    assert kept == met[: len(kept)]
+    return [[k / max(1, sum(keep)) / len(samples) for k in keep] for keep in keeps]
+
+
 def ifd(samples, **_):
     return over_kept(samples, best(samples, difference("unconditional", "base"), 0.6))
 

@@ -15,7 +15,8 @@ from tests.trainers import signals_for, trainer_for
 
 NAMES = [
     "dft", "beyond-log", "deft", "eaft", "talr", "iw-sft", "infosft", "same-mean-weight", "profit", "stm", "t3s",
-    "forgetting", "toss", "ifd", "middle-perplexity", "easiest", "hardest", "first-k-dropped", "sample-oracle",
+    "forgetting", "toss", "toss-mined", "ifd", "middle-perplexity", "easiest", "hardest", "first-k-dropped",
+    "sample-oracle",
 ]  # fmt: skip
 
 

@@ -68,7 +68,7 @@ class Method:
     steps_factor: of the recipe's steps; 0.5 trains on the first half of what the others train on.
     kind: "control" or "bound"; None: what the scorer yields ("mask", "weight" or "rows").
     source: where the settings come from.
-    claim: what the paper reports, marked [V] (read in the authors' code or paper) or [S] (from others).
+    claim: what a paper reports of a method of your own; of the shipped ones claims.yaml says it.
     """
 
     name: str
