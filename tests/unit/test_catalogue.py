@@ -155,7 +155,8 @@ def test_the_command_prints_everything_within_the_width(capsys):
     for part in (
         "claim loses on facts, NQ: 31.24 before, SFT 36.62, DFT 30.14 (second-hand)",
         "cost a reference model and 1 pass of it (shared); here 1.52 times full's operations",
-        "here utility minus full: world-llama-small-refusing −9.9 [−14.0, −5.8]* (embedded world, experiment safety, 3 seeds)",
+        "here utility minus full: world-llama-small-refusing −9.9 [",
+        "(embedded world, experiment safety, 3 seeds)",
         "* significant after Holm's correction",
     ):
         assert part in flat
