@@ -14,8 +14,8 @@ from tests.campaign.runs import SMALL, Campaign, different
 from tests.flow import Workflow
 from tests.slurm import Cluster, Slurm, missing
 
-LONG = {"epochs": 40, "checkpoint_every": 20}
-"""Of the training: some 400 steps, so that there is something to take away."""
+LONG = {"epochs": 20, "checkpoint_every": 10}
+"""Of the training: some 200 steps, so that there is something to take away."""
 
 
 def preemption(campaign: Campaign) -> None:
