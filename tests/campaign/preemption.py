@@ -19,13 +19,15 @@ LONG = {"epochs": 20, "checkpoint_every": 10}
 
 
 def preemption(campaign: Campaign) -> None:
-    """One fault in a run, then the same bytes as locally, without a second command; see `CASES`."""
+    """One fault in a run, then the same bytes as without it, and no second command; see `CASES`."""
     if why := missing():
         raise SystemExit(f"preemption: {why}")
     with tempfile.TemporaryDirectory() as folder:
         slurm = Slurm(Path(folder), kill_wait=5)
         try:
-            alone = long_run(Workflow(fresh(campaign, "preemption-alone")))
+            alone = long_run(
+                Cluster(fresh(campaign, "preemption-alone"), slurm)
+            )  # its profile's jobs have more threads
             alone.run(alone.folder / "kill.yaml")
             for what, (rule, strike) in CASES.items():
                 if campaign.over():

@@ -50,7 +50,10 @@ def damage(campaign: Campaign, number: int) -> None:
     while cases and not campaign.over():
         chosen: dict[str, str] = {}
         for act, name in list(cases):
-            if name not in chosen and len(chosen) < 4:
+            folders = {
+                Path(FILES[other]).parent for other in chosen
+            }  # without its record nothing else of a run is looked at
+            if Path(FILES[name]).parent not in folders and len(chosen) < 4:
                 chosen[name] = act
                 cases.remove((act, name))
         flow = campaign.copy("damage")
