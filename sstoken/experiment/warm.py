@@ -33,13 +33,14 @@ def use_warm_jobs(libraries: dict[str, tuple[str, ...]]) -> None:
 
     if os.environ.get(OFF) or not hasattr(os, "pidfd_open") or not hasattr(PythonScript, "execute_script"):
         return
-    cold, warm = PythonScript.execute_script, WarmParent()
+    cold, parents = PythonScript.execute_script, {hub: WarmParent(hub) for hub in (False, True)}
 
     def execute_script(self: PythonScript, fname: str, edit: bool = False) -> None:
         elsewhere = edit or self.container_img or self.conda_env or self.env_modules
         if elsewhere or Path(fname).suffixes[-2][1:] not in libraries:
             return cold(self, fname, edit)
-        code = warm.run(fname, environment(self.threads, self.resources.get("tmpdir")), self.bench_record)
+        parent = parents[fetches(self.rulename)]
+        code = parent.run(fname, environment(self.threads, self.resources.get("tmpdir")), self.bench_record)
         if code is None:
             return cold(self, fname, edit)
         if code:
@@ -47,6 +48,11 @@ def use_warm_jobs(libraries: dict[str, tuple[str, ...]]) -> None:
         return None
 
     PythonScript.execute_script = execute_script
+
+
+def fetches(rule: str) -> bool:
+    """Whether a rule's jobs use the hub, which its library takes for switched on or off when it is loaded."""
+    return rule.startswith("fetch_")
 
 
 def environment(threads: int, folder: str | None) -> dict[str, str]:
@@ -57,9 +63,13 @@ def environment(threads: int, folder: str | None) -> dict[str, str]:
 
 
 class WarmParent:
-    """One process, started with the first job, that forks all; threads may call it at the same time."""
+    """One process, started with the first job, that forks all; threads may call it at the same time.
 
-    def __init__(self) -> None:
+    hub: with the hub as the user has set it; else switched off.
+    """
+
+    def __init__(self, hub: bool = False) -> None:
+        self.own = {"HF_HUB_OFFLINE": os.environ.get("SSTOKEN_HUB_OFFLINE", "0")} if hub else {}
         self.lock = threading.Lock()
         self.process: subprocess.Popen | None = None
         self.numbers = itertools.count()
@@ -88,7 +98,7 @@ class WarmParent:
             job = _Job()
             number = next(self.numbers)
             self.waiting[number] = job
-            request = {"number": number, "script": script, "environment": environment}
+            request = {"number": number, "script": script, "environment": environment | self.own}
             with suppress(BrokenPipeError):  # the listener sees the end too, and tells the job
                 self.requests.write(json.dumps(request).encode() + b"\n")
                 self.requests.flush()
@@ -103,7 +113,9 @@ class WarmParent:
             "MKL_NUM_THREADS": "1",
         }  # a fork keeps no threads
         command = [sys.executable, "-m", "sstoken.jobs.warm", str(theirs), str(said)]
-        self.process = subprocess.Popen(command, pass_fds=(theirs, said), env={**HEAP, **os.environ, **single})
+        self.process = subprocess.Popen(
+            command, pass_fds=(theirs, said), env={**HEAP, **os.environ, **single, **self.own}
+        )
         os.close(theirs)
         os.close(said)
         self.requests = os.fdopen(ours, "wb")

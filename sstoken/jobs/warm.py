@@ -38,6 +38,8 @@ MODELS = (
 TRAINING = (*MODELS, "peft", "accelerate", "datasets")
 TABLES = ("pandas", "pyarrow.parquet", "scipy.stats", "statsmodels.stats.multitest")
 LIBRARIES = {
+    "fetch_rows": ("datasets", "huggingface_hub"),
+    "fetch_benchmarks": ("datasets", "huggingface_hub", "lm_eval.tasks"),
     "world": ("torch", "tokenizers", "transformers"),
     "model": MODELS,
     "heldout": MODELS,

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sstoken.experiment.warm import WarmParent, environment
+from sstoken.experiment.warm import WarmParent, environment, fetches
 from sstoken.jobs.warm import LIBRARIES
 from tests.campaign.runs import SMALL, different
 
@@ -69,6 +70,25 @@ loaded = sorted(name for name in sys.modules if name.partition(".")[0] == "sstok
     expected = [[], 2, "2", True, [path], "__main__", "", True, str(tmp_path), []]
     found = (tmp_path / "seen").read_text()
     assert found.startswith(repr(expected[:-1])[:-1]), found
+
+
+@pytest.mark.parametrize("hub", [False, True])
+def test_only_jobs_that_fetch_have_the_hub(root, tmp_path, monkeypatch, hub):
+    """Its library reads whether it is switched off when it is loaded, which is before a job's first line."""
+    for name, value in {"PYTHONPATH": str(root), "HF_HUB_OFFLINE": "1", "SSTOKEN_HUB_OFFLINE": "0"}.items():
+        monkeypatch.setenv(name, value)
+    parent = WarmParent(hub)
+    text = "from huggingface_hub import constants\nsys.exit(10 + constants.HF_HUB_OFFLINE)"
+    assert parent.run(script(tmp_path, text, "model"), environment(1, None)) == (10 if hub else 11)
+    parent._stop(parent.process, parent.requests)
+
+
+def test_the_rules_that_fetch_are_those_whose_jobs_may_switch_the_hub_on(root):
+    for path in (root / "workflow" / "rules").glob("*.smk"):
+        for rule, script in re.findall(
+            r"^rule (\w+):.*?script:\s+\"../scripts/(\w+).py\"", path.read_text(), re.M | re.S
+        ):
+            assert fetches(rule) == (path.stem == "fetch"), (rule, script)
 
 
 def test_jobs_run_at_the_same_time_and_each_is_told_its_own_end(parent, tmp_path):
