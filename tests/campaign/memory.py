@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -14,6 +15,10 @@ from tests.campaign.runs import Campaign, finish, launch
 
 GROUPS = Path("/sys/fs/cgroup/memory")
 ROOM = 8 << 20  # bytes beyond what the job has when it is found
+
+
+def can_limit() -> bool:
+    return os.access(GROUPS, os.W_OK) and (GROUPS / "memory.oom_control").exists()
 
 
 def memory(campaign: Campaign, kinds: tuple[str, ...] = ("losses", "train", "evaluate")) -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from sstoken.training.reference_losses import ReferenceLosses
 from tests.campaign.kills import kills
+from tests.campaign.memory import can_limit, memory
 from tests.campaign.runs import SMALL, Campaign
 from tests.campaign.storage import damage
 
@@ -42,6 +43,13 @@ def test_killed_again_and_again_the_results_are_the_same(campaign):
 def test_damaged_files_are_named_and_made_again_as_they_were(campaign):
     before = dict(campaign.counts)
     damage(campaign, 2)
+    survived(campaign, [row for what, row in campaign.counts.items() if what not in before])
+
+
+@pytest.mark.skipif(not can_limit(), reason="no control groups of version 1 that this user may make")
+def test_a_job_that_is_killed_for_want_of_memory_is_named_and_made_again(campaign):
+    before = dict(campaign.counts)
+    memory(campaign, ("train",))
     survived(campaign, [row for what, row in campaign.counts.items() if what not in before])
 
 
