@@ -96,8 +96,13 @@ class WarmParent:
             "OPENBLAS_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",
         }  # a fork keeps no threads
-        command = [sys.executable, "-m", "sstoken.jobs.warm", str(theirs), str(said)]
-        self.process = subprocess.Popen(command, pass_fds=(theirs, said), env={**os.environ, **single})
+        # -P: a file in the working folder does not stand before a library of its name, as it does not in a script
+        command = [sys.executable, "-P", "-m", "sstoken.jobs.warm", str(theirs), str(said)]
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # it is born with it
+        try:
+            self.process = subprocess.Popen(command, pass_fds=(theirs, said), env={**os.environ, **single})
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(theirs)
         os.close(said)
         self.requests = os.fdopen(ours, "wb")
