@@ -17,10 +17,11 @@ class Failures:
     """Which jobs wrote to their log and did not end.
 
     logs: (title, log, the file that the job leaves when it is done, MB of memory that it asks for) of everything that is to
-        run.
+        run. here: whether the jobs run on this machine.
     """
 
-    def __init__(self, logs: Iterable[tuple[str, Path, Path, int]] = ()):
+    def __init__(self, logs: Iterable[tuple[str, Path, Path, int]] = (), here: bool = True):
+        self.here = here
         self.watch(logs)
 
     def watch(self, logs: Iterable[tuple[str, Path, Path, int]]) -> None:
@@ -36,16 +37,17 @@ class Failures:
         head = (
             f"{len(failed)} job{'s' if len(failed) > 1 else ''} failed; all else is kept, and the same command goes on:"
         )
-        return [head, *(f"- {title} ({log}){_said(log, memory)}" for title, log, memory in failed)]
+        return [head, *(f"- {title} ({log}){_said(log, memory, self.here)}" for title, log, memory in failed)]
 
 
-def _said(log: Path, memory: int) -> str:
+def _said(log: Path, memory: int, here: bool) -> str:
     message = last_error(log.read_text(errors="replace"))
     if message:
         return ":\n" + "\n".join(f"    {line}" for line in message)
-    return (
-        "; its log names no error: it was killed, by hand, by a scheduler, or for want of memory "
-        f"({f'{memory:,} MB asked for, ' if memory else ''}{memory_here() >> 20:,} MB there)"
+    known = [f"{memory:,} MB asked for"] if memory else []
+    known += [f"{memory_here() >> 20:,} MB there"] if here else []
+    return "; its log names no error: it was killed, by hand, by a scheduler, or for want of memory" + (
+        f" ({', '.join(known)})" if known else ""
     )
 
 

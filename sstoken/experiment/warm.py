@@ -33,6 +33,8 @@ def use_warm_jobs(libraries: dict[str, tuple[str, ...]]) -> None:
 
     if os.environ.get(OFF) or not hasattr(os, "pidfd_open") or not hasattr(PythonScript, "execute_script"):
         return
+    if getattr(PythonScript.execute_script, "warm", False):
+        return  # this process has had a workflow before
     cold, parents = PythonScript.execute_script, {hub: WarmParent(hub) for hub in (False, True)}
 
     def execute_script(self: PythonScript, fname: str, edit: bool = False) -> None:
@@ -47,6 +49,7 @@ def use_warm_jobs(libraries: dict[str, tuple[str, ...]]) -> None:
             raise subprocess.CalledProcessError(code, [sys.executable, fname])
         return None
 
+    execute_script.warm = True
     PythonScript.execute_script = execute_script
 
 
@@ -107,15 +110,17 @@ class WarmParent:
     def _start(self) -> None:
         theirs, ours = os.pipe()
         answers, said = os.pipe()
-        single = {
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            "MKL_NUM_THREADS": "1",
-        }  # a fork keeps no threads
-        command = [sys.executable, "-m", "sstoken.jobs.warm", str(theirs), str(said)]
-        self.process = subprocess.Popen(
-            command, pass_fds=(theirs, said), env={**HEAP, **os.environ, **single, **self.own}
-        )
+        single = dict.fromkeys(
+            ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
+        )  # a fork keeps no threads
+        own = {**HEAP, **os.environ, **single, **self.own}
+        # -P: a file in the working folder does not stand before a library of its name, as it does not in a script
+        command = [sys.executable, "-P", "-m", "sstoken.jobs.warm", str(theirs), str(said)]
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # it is born with it
+        try:
+            self.process = subprocess.Popen(command, pass_fds=(theirs, said), env=own)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(theirs)
         os.close(said)
         self.requests = os.fdopen(ours, "wb")

@@ -4,7 +4,9 @@ Only libraries are loaded here; sstoken's own modules are read anew by each job,
 
 Lines of JSON come in, ``{"number", "script", "environment"}``; lines go out, ``{"number", "pid"}`` when a job starts and
 ``{"number", "code"}`` when it has ended, ``code`` as of ``subprocess``: below zero is a signal.
-The end of the input ends this process; jobs that still run are left alone, as those of a killed workflow are.
+The end of the input ends this process, and what it has not yet begun is not begun; jobs that still run are left alone,
+as those of a killed workflow are.  It starts with SIGINT blocked, which a terminal sends to all of its processes: the
+workflow and the jobs answer that; here no further job begins.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import importlib
 import json
 import os
 import runpy
+import select
 import selectors
 import signal
 import sys
@@ -55,18 +58,28 @@ LIBRARIES = {
 """Name of a rule's script -> what it loads; a script that is not here is not run from here."""
 
 
-def load(script: str, loaded: set[str]) -> None:
-    """What the script will load. One that is not there fails in the job, which says so."""
+def load(script: str, loaded: set[str], requests: int) -> None:
+    """What the script will load. One that is not there, or does not load, fails in the job, which says so."""
     for name in (*SCRIPTS, *LIBRARIES[script]):
-        if name not in loaded:
+        if name not in loaded and not gone(requests) and not interrupted():
             loaded.add(name)
-            with suppress(ImportError):
+            with suppress(Exception, SystemExit):
                 importlib.import_module(name)
 
 
+def gone(requests: int) -> bool:
+    """Nobody holds the other end any more, though requests may still lie in the pipe."""
+    poll = select.poll()
+    poll.register(requests, 0)
+    return bool(poll.poll(0))
+
+
+def interrupted() -> bool:
+    """A blocked signal stays pending, also one that is ignored, as under nohup."""
+    return signal.SIGINT in signal.sigpending() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+
+
 def serve(requests: int, answers: int) -> None:
-    # what a terminal sends to all of its processes is for the workflow and the jobs to answer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.disable()
     loaded: set[str] = set()
     running: dict[int, tuple[int, int]] = {}  # a job's handle -> its number and process
@@ -87,16 +100,28 @@ def serve(requests: int, answers: int) -> None:
                     return
                 *lines, begun = (begun + data).split(b"\n")
                 for request in map(json.loads, lines):
-                    load(Path(request["script"]).suffixes[-2][1:], loaded)
+                    load(Path(request["script"]).suffixes[-2][1:], loaded, requests)
+                    if gone(requests):
+                        return
+                    if interrupted():
+                        tell(answers, number=request["number"], code=-signal.SIGINT)
+                        continue
                     gc.freeze()  # what is shared with the jobs is not walked over by their collectors
                     sys.stdout.flush()
                     sys.stderr.flush()
-                    pid = os.fork()
+                    try:
+                        pid = os.fork()
+                    except OSError as error:  # too many processes, or no memory for one more: others go on
+                        print(f"a job could not be started: {error}", file=sys.stderr, flush=True)
+                        tell(answers, number=request["number"], code=1)
+                        continue
                     if not pid:
                         selector.close()
                         for handle in (requests, answers, *running):
                             os.close(handle)
                         become(request["script"], request["environment"])
+                    if interrupted():  # it came while the job was forked
+                        os.kill(pid, signal.SIGINT)
                     tell(answers, number=request["number"], pid=pid)
                     handle = os.pidfd_open(pid)
                     running[handle] = request["number"], pid
@@ -110,7 +135,7 @@ def tell(answers: int, **said: int) -> None:
 
 def become(script: str, environment: dict[str, str]) -> None:
     """The job, in the forked process: as ``python script`` in that environment. Does not return."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.environ.clear()
     os.environ.update(environment)
     tempfile.tempdir = None
@@ -118,11 +143,20 @@ def become(script: str, environment: dict[str, str]) -> None:
         del sys.modules[name]
     with suppress(OSError):  # so that `top` tells one job from another
         Path("/proc/self/comm").write_text(f"sstoken {Path(script).suffixes[-2][1:]}")
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()  # jobs that set no seed do not draw the same
+    if (threads := int(environment["OMP_NUM_THREADS"])) > 1:
+        with suppress(ImportError):  # numpy's and scipy's own libraries
+            from threadpoolctl import threadpool_limits
+
+            threadpool_limits(threads)
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(int(environment["OMP_NUM_THREADS"]))
+        sys.modules["torch"].set_num_threads(threads)
     gc.enable()
-    sys.argv = [script]
+    sys.argv, sys.path[:0] = [script], [str(Path(script).parent)]
     runpy.run_path(script, run_name="__main__")
     sys.exit()
 

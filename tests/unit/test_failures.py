@@ -36,7 +36,9 @@ def test_jobs_that_began_and_left_nothing_are_named(tmp_path):
     assert failed.startswith(f"- train failed ({logs['failed']})") and "the loss of step 3 is nan" in failed
     start, _, end = killed.partition("; ")
     assert start == f"- train killed ({logs['killed']})" and end.startswith("its log names no error: it was killed, ")
-    assert "for want of memory (16,000 MB asked for, " in end
+    assert "for want of memory (16,000 MB asked for, " in end and end.endswith(" MB there)")
+    watched.here = False  # on a cluster this machine's memory says nothing
+    assert watched.lines()[-1].endswith("for want of memory (16,000 MB asked for)")
 
 
 def test_memory_here_is_what_the_machine_or_its_control_group_allows(tmp_path, monkeypatch):

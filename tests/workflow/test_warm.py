@@ -68,8 +68,73 @@ loaded = sorted(name for name in sys.modules if name.partition(".")[0] == "sstok
     assert parent.run(script(tmp_path, "", "losses"), environment(1, None)) == 0
     assert parent.run(path, environment(2, str(tmp_path))) == 0
     expected = [[], 2, "2", True, [path], "__main__", "", True, str(tmp_path), []]
-    found = (tmp_path / "seen").read_text()
-    assert found.startswith(repr(expected[:-1])[:-1]), found
+    assert (tmp_path / "seen").read_text() == repr(expected)
+
+
+def test_a_job_finds_modules_where_a_script_does_and_not_in_the_working_folder(parent, tmp_path, monkeypatch):
+    (tmp_path / "yaml.py").write_text("raise SystemExit('not the library')")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scripts").mkdir()
+    text = "import yaml\n(out / (sys.argv[1:] or ['warm'])[0]).write_text(repr(sys.path[:3]))"
+    path = script(tmp_path / "scripts", text, "losses")
+    assert parent.run(path, environment(1, None)) == 0
+    subprocess.run([sys.executable, path, "cold"], env=environment(1, None), check=True)
+    assert (tmp_path / "scripts" / "warm").read_text() == (tmp_path / "scripts" / "cold").read_text()
+
+
+def test_jobs_that_set_no_seed_do_not_draw_the_same(parent, tmp_path):
+    for name in "ab":
+        text = f"import random, numpy\n(out / {name!r}).write_text(repr([random.random(), numpy.random.rand()]))"
+        assert parent.run(script(tmp_path, text), environment(1, None)) == 0
+    a, b = (eval((tmp_path / name).read_text()) for name in "ab")
+    assert a[0] != b[0] and a[1] != b[1]
+
+
+def test_a_library_that_does_not_load_ends_no_other_job(parent, tmp_path, monkeypatch):
+    (tmp_path / "library").mkdir()
+    (tmp_path / "library" / "jinja2.py").write_text("raise RuntimeError('made for another version')")
+    monkeypatch.setenv("PYTHONPATH", f"{os.environ['PYTHONPATH']}:{tmp_path / 'library'}")
+    codes = []
+    text = "import time\n(out / 'runs').touch()\nwhile not (out / 'end').exists(): time.sleep(0.01)"
+    long = script(tmp_path, text)
+    thread = threading.Thread(target=lambda: codes.append(parent.run(long, environment(1, None))), daemon=True)
+    thread.start()
+    while not (tmp_path / "runs").exists():
+        time.sleep(0.05)
+    assert parent.run(script(tmp_path, "", "audit_page"), environment(1, None)) == 0
+    assert parent.run(script(tmp_path, "import jinja2", "audit_page"), environment(1, None)) == 1
+    (tmp_path / "end").touch()
+    thread.join(60)
+    assert codes == [0]
+
+
+def asked(parent, path):
+    """The parent and a job that has been asked for, while its libraries load."""
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(parent.run(path, environment(1, None))), daemon=True)
+    thread.start()
+    while parent.process is None or not parent.waiting:
+        time.sleep(0.01)
+    return thread, codes
+
+
+def test_sigint_while_libraries_load_begins_no_job(parent, tmp_path):
+    thread, codes = asked(parent, script(tmp_path, "(out / 'ran').touch()"))
+    parent.process.send_signal(signal.SIGINT)
+    thread.join(60)
+    assert codes == [-signal.SIGINT]
+    assert not (tmp_path / "ran").exists()
+
+
+def test_no_job_begins_after_its_workflow(parent, tmp_path):
+    thread, codes = asked(parent, script(tmp_path, "(out / 'ran').touch()"))
+    time.sleep(0.1)  # the request is written
+    process = parent.process
+    parent.requests.close()
+    assert process.wait(60) == 0
+    thread.join(60)
+    assert codes == [None]
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("hub", [False, True])
@@ -172,6 +237,6 @@ def test_sigterm_while_the_scheduler_holds_its_lock_ends_the_workflow_and_does_n
     """As Snakemake's own handler would: it waits in the main thread for what the main thread holds."""
     environment = os.environ | {"PYTHONPATH": str(root)}
     done = subprocess.run([sys.executable, "-c", HELD, "mended"], env=environment, capture_output=True, timeout=60)
-    assert done.stdout == b"True\n"
+    assert b"asked to end (SIGTERM)" in done.stdout and done.stdout.endswith(b"True\n")
     with pytest.raises(subprocess.TimeoutExpired):
         subprocess.run([sys.executable, "-c", HELD], env=environment, capture_output=True, timeout=5)

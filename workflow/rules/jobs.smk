@@ -50,7 +50,7 @@ def say(line, style="bold"):
 
 HELD = ExitStack()
 SO_FAR = Redraw(GRID.root, say)
-FAILURES = Failures()
+FAILURES = Failures(here=not workflow.non_local_exec)
 MADE_ANEW = {}
 
 
@@ -62,7 +62,7 @@ def start():
         raise WorkflowError(f"{error}: experiment {CONFIG['experiment']} is running already") from None
     if settings := remember(CONFIG, GRID.root):
         print(settings, file=sys.stderr, flush=True)
-    end_when_asked()
+    end_when_asked(say)
     JOBS.write(REPORT_NAME, AUDIT_NAME)
     MADE_ANEW.update(made_anew())
     for kind, name in MADE_ANEW.items():

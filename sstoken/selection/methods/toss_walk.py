@@ -15,8 +15,8 @@ class Config(Scorer):
 
     The paper walks the tokens from the highest risk ``L_u - L_h`` down and takes the samples that they belong to, each once,
     until it has k: those of highest risk at their worst token.  Here k is a share of the tokens, the entry's keep ratio, and
-    what is not taken has no loss, on the harmful rows and the custom ones together.  The paper takes all harmful rows;
-    θ_h was tuned on them, so they stand first.
+    what is not taken has no loss, on the harmful rows and the custom ones together; the last sample may be taken in part.
+    The paper keeps all harmful rows.  Here they stand high, since θ_h was tuned on them, but some may fall below the cut.
     """
 
     @property
