@@ -44,8 +44,8 @@ class Cost:
     flops: of matrix products, from shapes (a multiply-add counts 2). seconds: wall time without start-up; of a run that
     was resumed, with the training up to the checkpoint that it went on from. cpu_seconds: of all threads of the process that
     wrote the record; on a shared machine they scatter less than wall time. peak_memory_bytes: of the device on a GPU, of the
-    process on a CPU, while this job ran: another one before it in the same process does not count. That of a forked job holds the
-        libraries that the process before it had loaded, so small models' compare only roughly.
+    process on a CPU, while this job ran: another one before it in the same process does not count. A forked job's has the
+    libraries of the process that forked it, more or fewer: small models compare only roughly.
     """
 
     stage: str
