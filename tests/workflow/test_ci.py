@@ -1,6 +1,7 @@
 """ci.yaml from end to end: every file of the interface, and that the numbers in them hang together."""
 
 import json
+import random
 
 import pandas as pd
 import pytest
@@ -104,6 +105,12 @@ def test_a_second_run_has_nothing_to_do_and_shows_the_table_and_the_page(ci):
     assert "Nothing to be done" in said
     assert (ci.results("ci") / "report/tables/main.md").read_text().strip() in said
     assert "results/ci/report/index.html" in said
+
+
+def test_times_of_files_decide_nothing(ci):
+    draw = random.Random(0)
+    ages(ci.results("ci"), lambda _: draw.uniform(1e9, 1.6e9))
+    assert "Nothing to be done" in ci.run("config/ci.yaml", "--dry-run")
 
 
 def test_a_dry_run_of_other_settings_leaves_the_finished_report_current(ci):

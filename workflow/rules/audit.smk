@@ -41,7 +41,7 @@ rule audit_model:
 
 rule audit:
     input:
-        [f"{ROOT}/jobs/audit/{model}.{AUDIT_NAME}.done" for model in GRID.models],
+        ancient([f"{ROOT}/jobs/audit/{model}.{AUDIT_NAME}.done" for model in GRID.models]),
         records=ancient([f"{ROOT}/audit/{model}/audit.json" for model in GRID.models]),
         text=ancient([f"{ROOT}/audit/{model}/audit.txt" for model in GRID.models]),
     output:
