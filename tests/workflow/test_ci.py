@@ -9,6 +9,7 @@ import yaml
 
 from sstoken.experiment.config import load_config
 from sstoken.experiment.grid import Grid
+from tests.campaign.places import ages
 
 
 @pytest.fixture(scope="module")
