@@ -64,7 +64,7 @@ def crowd(campaign: Campaign) -> None:
     """Two starts of one experiment in one folder, and two experiments in one checkout at once."""
     flow = campaign.flow("crowd")
     first = launch(flow)
-    while not (flow.results("kill") / ".owner").exists() and first.poll() is None:
+    while not (flow.results("kill") / ".lock.owner").exists() and first.poll() is None:
         time.sleep(0.1)
     code, text = finish(launch(flow))
     told = code != 0 and "is in use by process" in text
