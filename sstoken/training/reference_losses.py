@@ -55,7 +55,8 @@ class ReferenceLosses:
         """Map a file; with ``data`` and ``weights_sha256`` given, refuse one that was made from others.
 
         Raises:
-            ReferenceMismatch: names the file, what it was made from and what was asked for.
+            ReferenceMismatch: names the file, what it was made from and what was asked for; with ``data`` also where a loss is
+                not finite.
         """
         try:
             with safe_open(path, framework="pt") as file:
@@ -80,6 +81,8 @@ class ReferenceLosses:
                 )
         if data is not None and not torch.equal(loaded.offset_S1, data.response_offset):
             raise ReferenceMismatch(f"{path}: offsets do not fit the data; delete the file to make it again")
+        if data is not None and not math.isfinite(float(loaded.loss_R.sum(dtype=torch.float64))):
+            raise ReferenceMismatch(f"{path}: holds losses that are not finite; delete the file to make it again")
         return loaded
 
 

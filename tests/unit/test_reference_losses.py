@@ -1,5 +1,7 @@
 """Stored losses belong to their data and weights, or are refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +61,17 @@ def test_a_cut_file_is_refused(stored):
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(ReferenceMismatch, match="not a readable file"):
         ReferenceLosses.load(path)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_file_with_a_loss_that_is_not_finite_is_refused_by_name(stored, value):
+    """Not taken for a run that has diverged, which is what it would look like at the first step."""
+    data, losses, path = stored
+    loss_R = losses.loss_R.clone()
+    loss_R[1] = float(value)
+    replace(losses, loss_R=loss_R).save(path)
+    with pytest.raises(ReferenceMismatch, match=f"{path.name}: holds losses that are not finite"):
+        ReferenceLosses.load(path, data=data)
 
 
 def test_a_loss_that_is_not_finite_names_its_sample():

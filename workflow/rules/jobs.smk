@@ -80,7 +80,9 @@ def to_run():
         if job.log:
             known = JOBS.jobs.get((job.rule.name, job.wildcards_dict.get("job")))
             title = f"{job.rule.name} {known.title}" if known else job.rule.name
-            yield title, Path(job.log[0]), Path(job.output[0]), asked if isinstance(asked := job.resources.get("mem_mb"), int) else 0
+            yield title, Path(job.log[0]), Path(job.output[0]), (
+                asked if isinstance(asked := job.resources.get("mem_mb"), int) else 0
+            )
 
 
 def made_anew():
