@@ -34,6 +34,7 @@ def preemption(campaign: Campaign) -> None:
                     return
                 flow = long_run(Cluster(fresh(campaign, "preemption"), slurm))
                 campaign.count(what).add(*trial(flow, rule, strike, alone))
+                campaign.keep()
         finally:
             slurm.stop()
 
