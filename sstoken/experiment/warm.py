@@ -31,7 +31,7 @@ def use_warm_jobs(libraries: dict[str, tuple[str, ...]]) -> None:
     """Let Snakemake run the scripts that are named there so, in this process's workflow."""
     from snakemake.script import PythonScript
 
-    if os.environ.get(OFF) or not hasattr(os, "pidfd_open") or not hasattr(PythonScript, "execute_script"):
+    if os.environ.get(OFF) or not can_watch() or not hasattr(PythonScript, "execute_script"):
         return
     if getattr(PythonScript.execute_script, "warm", False):
         return  # this process has had a workflow before
@@ -51,6 +51,15 @@ def use_warm_jobs(libraries: dict[str, tuple[str, ...]]) -> None:
 
     execute_script.warm = True
     PythonScript.execute_script = execute_script
+
+
+def can_watch() -> bool:
+    """Whether the system tells a process that another has ended: Linux since 5.3, where nothing forbids it."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
 
 
 def fetches(rule: str) -> bool:

@@ -11,12 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
+from snakemake.script import PythonScript
 
-from sstoken.experiment.warm import WarmParent, environment, fetches
+from sstoken.experiment.warm import WarmParent, can_watch, environment, fetches, use_warm_jobs
 from sstoken.jobs.warm import LIBRARIES
 from tests.campaign.runs import SMALL, different
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="each job starts in a Python of its own here")
+pytestmark = pytest.mark.skipif(not can_watch(), reason="each job starts in a Python of its own here")
 
 
 @pytest.fixture
@@ -135,6 +136,17 @@ def test_no_job_begins_after_its_workflow(parent, tmp_path):
     thread.join(60)
     assert codes == [None]
     assert not (tmp_path / "ran").exists()
+
+
+def test_an_older_kernel_starts_each_job_by_itself(monkeypatch):
+    def missing(_):
+        raise OSError(38, "Function not implemented")
+
+    before = PythonScript.execute_script
+    monkeypatch.setattr(os, "pidfd_open", missing)
+    assert not can_watch()
+    use_warm_jobs(LIBRARIES)
+    assert PythonScript.execute_script is before
 
 
 @pytest.mark.parametrize("hub", [False, True])
