@@ -136,7 +136,7 @@ def _hub(grid: Grid | None) -> Iterator[Finding]:
         )
     else:
         yield Finding(
-            f"hub: {endpoint} does not answer" + ("; all is fetched" if needs else "; the embedded world needs none")
+            f"hub: {endpoint} does not answer" + ("; all is fetched" if needs else "; this configuration needs none")
         )
 
 
@@ -152,7 +152,7 @@ def _slurm(grid: Grid | None) -> Iterator[Finding]:
     done = subprocess.run(["squeue", "--noheader", "--me"], capture_output=True, text=True, timeout=30)
     if done.returncode:
         why = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        yield Finding(f"SLURM: sbatch is here, but squeue fails ({why}); runs stay on this machine")
+        yield Finding(f"SLURM: sbatch is here, but squeue fails ({why}): jobs could not be submitted")
     else:
         accounts = shutil.which("sacct") and subprocess.run(["sacct", "-n", "-X"], capture_output=True).returncode == 0
         hint = "" if accounts else "; no accounts are kept, so add --slurm-status-command squeue"
@@ -192,7 +192,7 @@ def _grid(grid: Grid | None) -> Iterator[Finding]:
 
     try:
         check(grid)
-        yield Finding(f"configuration {grid.config['experiment']}: models, data and benchmarks are there")
+        yield Finding(f"configuration {grid.config['experiment']}: valid")
     except ConfigError as error:
         for line in str(error).splitlines():
             if not line.endswith("would stop this experiment:"):

@@ -71,7 +71,8 @@ def direction_table(table: pd.DataFrame) -> PageTable:
     caption = (
         "Cosine between the gradient of the tokens that a method keeps and the gradient of held-out clean rows, mean over "
         "batches and steps, with a 95 % interval over batches; then its difference from full data, paired by batch. Finding "
-        "noise is not helping: a method can find noise and also drop what teaches."
+        "noise is not helping: a method can find noise and also drop what teaches. In the embedded world neither told the "
+        "order of the final scores (docs/results.md): train the method to know."
     )
     return PageTable("Does it point the right way?", caption, ["method", "cosine", "minus full"], rows)
 

@@ -129,9 +129,11 @@ def test_sigint_while_libraries_load_begins_no_job(parent, tmp_path):
 
 def test_no_job_begins_after_its_workflow(parent, tmp_path):
     thread, codes = asked(parent, script(tmp_path, "(out / 'ran').touch()"))
-    time.sleep(0.1)  # the request is written
-    process = parent.process
-    parent.requests.close()
+    while not parent.waiting:
+        time.sleep(0.01)
+    with parent.lock:  # the request is written
+        process = parent.process
+        parent.requests.close()
     assert process.wait(60) == 0
     thread.join(60)
     assert codes == [None]

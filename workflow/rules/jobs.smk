@@ -6,6 +6,7 @@ from snakemake.settings.enums import RerunTrigger
 from sstoken.experiment.asked_to_end import end_when_asked
 from sstoken.experiment.failures import Failures
 from sstoken.experiment.job_groups import Jobs
+from sstoken.experiment.layout import HELD_OUT
 from sstoken.experiment.progress import Progress
 from sstoken.experiment.redraw import Redraw
 from sstoken.records.files import sha256_file
@@ -142,7 +143,10 @@ def show():
     """The tables, and where the page lies; an audit's are shown by its command."""
     if workflow.dag is None or "audit" in {job.rule.name for job in workflow.dag.jobs}:
         return
-    for name in ("main", "selection"):
+    heldout = ["heldout"] if HELD_OUT in CONFIG["benchmarks"] else []
+    main = [] if CONFIG["benchmarks"] == [HELD_OUT] else ["main"]  # an average of nothing, in percent of what is none
+    for name in (*main, *heldout, "selection"):
         if (table := Path(ROOT, f"report/tables/{name}.md")).exists():
             print(f"{table}\n\n{table.read_text()}")
+    print(f"Each method minus full-data training, with intervals and tests: {ROOT}/report/tables/differences.md")
     print(f"The page with all tables and figures: {ROOT}/report/index.html")
