@@ -24,8 +24,10 @@ pytestmark = pytest.mark.skipif(not can_watch(), reason="each job starts in a Py
 def parent(root, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(root))
     monkeypatch.setitem(LIBRARIES, "nothing", ())
+    known = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
     parent = WarmParent()
     yield parent
+    signal.signal(signal.SIGINT, known)
     if parent.process:
         parent._stop(parent.process, parent.requests)
 
