@@ -39,7 +39,7 @@ def use_warm_jobs(libraries: dict[str, tuple[str, ...]]) -> None:
 
     def execute_script(self: PythonScript, fname: str, edit: bool = False) -> None:
         elsewhere = edit or self.container_img or self.conda_env or self.env_modules
-        if elsewhere or Path(fname).suffixes[-2][1:] not in libraries:
+        if elsewhere or kind_of(fname) not in libraries:
             return cold(self, fname, edit)
         parent = parents[fetches(self.rulename)]
         code = parent.run(fname, environment(self.threads, self.resources.get("tmpdir")), self.bench_record)
@@ -60,6 +60,11 @@ def can_watch() -> bool:
     except (AttributeError, OSError):
         return False
     return True
+
+
+def kind_of(script: str) -> str:
+    """ "train" of ``tmpab12.train.py``, as which Snakemake writes ``train.py`` before it runs it."""
+    return Path(script).suffixes[-2][1:]
 
 
 def fetches(rule: str) -> bool:
@@ -110,7 +115,12 @@ class WarmParent:
             job = _Job()
             number = next(self.numbers)
             self.waiting[number] = job
-            request = {"number": number, "script": script, "environment": environment | self.own}
+            request = {
+                "number": number,
+                "script": script,
+                "kind": kind_of(script),
+                "environment": environment | self.own,
+            }
             with suppress(BrokenPipeError):  # the listener sees the end too, and tells the job
                 self.requests.write(json.dumps(request).encode() + b"\n")
                 self.requests.flush()

@@ -2,8 +2,8 @@
 
 Only libraries are loaded here; sstoken's own modules are read anew by each job, as they lie there when it starts.
 
-Lines of JSON come in, ``{"number", "script", "environment"}``; lines go out, ``{"number", "pid"}`` when a job starts and
-``{"number", "code"}`` when it has ended, ``code`` as of ``subprocess``: below zero is a signal.
+Lines of JSON come in, ``{"number", "script", "kind", "environment"}``; lines go out, ``{"number", "pid"}`` when a job
+starts and ``{"number", "code"}`` when it has ended, ``code`` as of ``subprocess``: below zero is a signal.
 The end of the input ends this process, and what it has not yet begun is not begun; jobs that still run are left alone,
 as those of a killed workflow are.  It starts with SIGINT blocked, which a terminal sends to all of its processes: the
 workflow and the jobs answer that; here no further job begins.
@@ -58,9 +58,9 @@ LIBRARIES = {
 """Name of a rule's script -> what it loads; a script that is not here is not run from here."""
 
 
-def load(script: str, loaded: set[str], requests: int) -> None:
-    """What the script will load. One that is not there, or does not load, fails in the job, which says so."""
-    for name in (*SCRIPTS, *LIBRARIES[script]):
+def load(kind: str, loaded: set[str], requests: int) -> None:
+    """What a script of that name will load. One that is not there, or does not load, fails in the job, which says so."""
+    for name in (*SCRIPTS, *LIBRARIES[kind]):
         if name not in loaded and not gone(requests) and not interrupted():
             loaded.add(name)
             with suppress(Exception, SystemExit):
@@ -100,32 +100,40 @@ def serve(requests: int, answers: int) -> None:
                     return
                 *lines, begun = (begun + data).split(b"\n")
                 for request in map(json.loads, lines):
-                    load(Path(request["script"]).suffixes[-2][1:], loaded, requests)
+                    load(request["kind"], loaded, requests)
                     if gone(requests):
                         return
-                    if interrupted():
-                        tell(answers, number=request["number"], code=-signal.SIGINT)
-                        continue
-                    gc.freeze()  # what is shared with the jobs is not walked over by their collectors
-                    sys.stdout.flush()
-                    sys.stderr.flush()
-                    try:
-                        pid = os.fork()
-                    except OSError as error:  # too many processes, or no memory for one more: others go on
-                        print(f"a job could not be started: {error}", file=sys.stderr, flush=True)
-                        tell(answers, number=request["number"], code=1)
-                        continue
-                    if not pid:
-                        selector.close()
-                        for handle in (requests, answers, *running):
-                            os.close(handle)
-                        become(request["script"], request["environment"])
-                    if interrupted():  # it came while the job was forked
-                        os.kill(pid, signal.SIGINT)
-                    tell(answers, number=request["number"], pid=pid)
-                    handle = os.pidfd_open(pid)
-                    running[handle] = request["number"], pid
-                    selector.register(handle, selectors.EVENT_READ)
+                    pid = begin(request, answers, (selector, requests, answers, *running))
+                    if pid is not None:
+                        handle = os.pidfd_open(pid)
+                        running[handle] = request["number"], pid
+                        selector.register(handle, selectors.EVENT_READ)
+
+
+def begin(request: dict, answers: int, ours: tuple) -> int | None:
+    """Fork the job and tell its process, or that there is none; ``ours`` is closed in it."""
+    number = request["number"]
+    if interrupted():
+        tell(answers, number=number, code=-signal.SIGINT)
+        return None
+    gc.freeze()  # what is shared with the jobs is not walked over by their collectors
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.close(os.dup(answers))  # a handle will be needed to wait for it
+        pid = os.fork()
+    except OSError as error:  # too many processes or files, or no memory for one more: others go on
+        print(f"a job could not be started: {error}", file=sys.stderr, flush=True)
+        tell(answers, number=number, code=1)
+        return None
+    if not pid:
+        for handle in ours:
+            handle.close() if isinstance(handle, selectors.BaseSelector) else os.close(handle)
+        become(request["script"], request["kind"], request["environment"])
+    if interrupted():  # it came while the job was forked
+        os.kill(pid, signal.SIGINT)
+    tell(answers, number=number, pid=pid)
+    return pid
 
 
 def tell(answers: int, **said: int) -> None:
@@ -133,7 +141,7 @@ def tell(answers: int, **said: int) -> None:
         os.write(answers, json.dumps(said).encode() + b"\n")
 
 
-def become(script: str, environment: dict[str, str]) -> None:
+def become(script: str, kind: str, environment: dict[str, str]) -> None:
     """The job, in the forked process: as ``python script`` in that environment. Does not return."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.environ.clear()
@@ -142,7 +150,7 @@ def become(script: str, environment: dict[str, str]) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "sstoken"]:
         del sys.modules[name]
     with suppress(OSError):  # so that `top` tells one job from another
-        Path("/proc/self/comm").write_text(f"sstoken {Path(script).suffixes[-2][1:]}")
+        Path("/proc/self/comm").write_text(f"sstoken {kind}")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)

@@ -77,7 +77,9 @@ def trial(flow: Cluster, rule: str, strike: Callable, alone: Workflow) -> tuple[
     if code:
         return f"exit status {code}: {log.read_text()[-1500:]}", seconds
     states = {state for number, state, _ in flow.slurm.jobs() if number == job}
-    if "COMPLETED" in states:
+    if (
+        "COMPLETED" in states and strike is not rebooted
+    ):  # SLURM runs a job of a node that was away again, under its number
         return f"the fault came too late: the job ended by itself ({states})", seconds
     if rule == "train" and not any("resuming from checkpoint-" in path.read_text() for path in logs(flow)):
         return f"no training went on from a checkpoint (the job's state: {states})", seconds

@@ -3,6 +3,7 @@
 import importlib
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -127,6 +128,16 @@ def test_sigint_while_libraries_load_begins_no_job(parent, tmp_path):
     thread.join(60)
     assert codes == [-signal.SIGINT]
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_job_that_cannot_be_started_fails_alone(parent, tmp_path):
+    assert parent.run(script(tmp_path, ""), environment(1, None)) == 0
+    known = resource.prlimit(parent.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(parent.process.pid, resource.RLIMIT_NOFILE, (3, known[1]))  # no handle more
+    assert parent.run(script(tmp_path, ""), environment(1, None)) == 1
+    resource.prlimit(parent.process.pid, resource.RLIMIT_NOFILE, known)
+    before = parent.process.pid
+    assert parent.run(script(tmp_path, "sys.exit(5)"), environment(1, None)) == 5 and parent.process.pid == before
 
 
 def test_no_job_begins_after_its_workflow(parent, tmp_path):

@@ -148,5 +148,6 @@ def show():
     for name in (*main, *heldout, "selection"):
         if (table := Path(ROOT, f"report/tables/{name}.md")).exists():
             print(f"{table}\n\n{table.read_text()}")
-    print(f"Each method minus full-data training, with intervals and tests: {ROOT}/report/tables/differences.md")
+    if "full" in GRID.methods:
+        print(f"Each method minus full-data training, with intervals and tests: {ROOT}/report/tables/differences.md")
     print(f"The page with all tables and figures: {ROOT}/report/index.html")
