@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from snakemake.script import PythonScript
@@ -173,6 +174,22 @@ def test_only_jobs_that_fetch_have_the_hub(root, tmp_path, monkeypatch, hub):
     text = "from huggingface_hub import constants\nsys.exit(10 + constants.HF_HUB_OFFLINE)"
     assert parent.run(script(tmp_path, text, "model"), environment(1, None)) == (10 if hub else 11)
     parent._stop(parent.process, parent.requests)
+
+
+@pytest.mark.parametrize(("rule", "code"), [("fetch_model", 10), ("model", 11)])
+def test_a_rule_gets_the_parent_that_it_needs(root, tmp_path, monkeypatch, rule, code):
+    """Both run the same script."""
+    for name, value in {"PYTHONPATH": str(root), "HF_HUB_OFFLINE": "1", "SSTOKEN_HUB_OFFLINE": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(PythonScript, "execute_script", PythonScript.execute_script)  # put back afterwards
+    use_warm_jobs(LIBRARIES)
+    job = SimpleNamespace(
+        container_img=None, conda_env=None, env_modules=None, rulename=rule, threads=1, resources={}, bench_record=None
+    )
+    text = "from huggingface_hub import constants\nsys.exit(10 + constants.HF_HUB_OFFLINE)"
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        PythonScript.execute_script(job, script(tmp_path, text, "model"))
+    assert error.value.returncode == code
 
 
 def test_the_rules_that_fetch_are_those_whose_jobs_may_switch_the_hub_on(root):
