@@ -62,6 +62,7 @@ class Measured:
 
 
 def _signed(value: float) -> str:
+    # as sstoken.report.numbers does, whose pandas an installation without the report has not
     text = f"{value:+.1f}"
     return text.lstrip("+-") if float(text) == 0 else text.replace("-", "\u2212")
 
