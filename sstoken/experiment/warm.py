@@ -129,9 +129,8 @@ class WarmParent:
     def _start(self) -> None:
         theirs, ours = os.pipe()
         answers, said = os.pipe()
-        single = dict.fromkeys(
-            ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
-        )  # a fork keeps no threads
+        # a fork keeps no threads
+        single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         own = {**HEAP, **os.environ, **single, **self.own}
         # -P: a file in the working folder does not stand before a library of its name, as it does not in a script
         command = [sys.executable, "-P", "-m", "sstoken.jobs.warm", str(theirs), str(said)]

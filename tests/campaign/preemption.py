@@ -25,22 +25,17 @@ def preemption(campaign: Campaign) -> None:
     with tempfile.TemporaryDirectory() as folder:
         slurm = Slurm(Path(folder), kill_wait=5)
         try:
-            alone = long_run(
-                Cluster(fresh(campaign, "preemption-alone"), slurm)
-            )  # its profile's jobs have more threads
+            # through SLURM too, whose profile gives jobs more threads
+            alone = long_run(Cluster(campaign.flow("preemption-alone").folder, slurm))
             alone.run(alone.folder / "kill.yaml")
             for what, (rule, strike) in CASES.items():
                 if campaign.over():
                     return
-                flow = long_run(Cluster(fresh(campaign, "preemption"), slurm))
+                flow = long_run(Cluster(campaign.flow("preemption").folder, slurm))
                 campaign.count(what).add(*trial(flow, rule, strike, alone))
                 campaign.keep()
         finally:
             slurm.stop()
-
-
-def fresh(campaign: Campaign, name: str) -> Path:
-    return campaign.flow(name).folder
 
 
 def long_run(flow: Workflow) -> Workflow:
@@ -77,9 +72,8 @@ def trial(flow: Cluster, rule: str, strike: Callable, alone: Workflow) -> tuple[
     if code:
         return f"exit status {code}: {log.read_text()[-1500:]}", seconds
     states = {state for number, state, _ in flow.slurm.jobs() if number == job}
-    if (
-        "COMPLETED" in states and strike is not rebooted
-    ):  # SLURM runs a job of a node that was away again, under its number
+    # but for a job of a node that was away, which SLURM runs again under its number
+    if "COMPLETED" in states and strike is not rebooted:
         return f"the fault came too late: the job ended by itself ({states})", seconds
     if rule == "train" and not any("resuming from checkpoint-" in path.read_text() for path in logs(flow)):
         return f"no training went on from a checkpoint (the job's state: {states})", seconds

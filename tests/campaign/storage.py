@@ -50,9 +50,8 @@ def damage(campaign: Campaign, number: int) -> None:
     while cases and not campaign.over():
         chosen: dict[str, str] = {}
         for act, name in list(cases):
-            folders = {
-                Path(FILES[other]).parent for other in chosen
-            }  # without its record nothing else of a run is looked at
+            # one of a folder: without its record nothing else of a run is looked at
+            folders = {Path(FILES[other]).parent for other in chosen}
             if Path(FILES[name]).parent not in folders and len(chosen) < 4:
                 chosen[name] = act
                 cases.remove((act, name))
