@@ -23,6 +23,8 @@ from sstoken.records.identity import code_of, name_of
 # rules whose job makes several results of a model where the configuration says so
 SHARED = ("tokens", "losses", "train", "evaluate")
 
+PRIORITIES = 3  # that a turn's own jobs have among each other
+
 FETCH = "fetch_"  # how the rules that need network are called
 
 # what the rules of a report, and those of an audit, write below the experiment's folder
@@ -31,12 +33,17 @@ WRITTEN = {"report": ("*.csv", "samples.parquet", "report/**/*"), "audit": ("aud
 
 @dataclass(frozen=True)
 class Job:
-    """One job. rule: of the workflow. name: of its files. results: in order. waits: for the jobs that leave these files."""
+    """One job.
+
+    rule: of the workflow. name: of its files. results: in order. waits: for the jobs that leave these files.
+    turn: ``Jobs.turns`` of its results, all of one turn where they share a job.
+    """
 
     rule: str
     name: str
     results: tuple[Result, ...]
     waits: tuple[str, ...]
+    turn: int
 
     @property
     def title(self) -> str:
@@ -116,11 +123,27 @@ class Jobs:
         """Record -> the ticket that it has once its result is current."""
         return {path: result.ticket.name for path, result in self.tickets.results.items()}
 
-    def first(self) -> list[str]:
-        """Of the jobs that the first model's main table waits for last."""
-        table = self.grid.main_table(next(iter(self.grid.models)))
-        wanted = [path for paths in table.values() for path in paths]
-        return list(dict.fromkeys(self.made_by[path] for path in wanted if path in self.made_by))
+    def priority(self, rule: str, name: str, among_its_turn: int) -> int:
+        """Of a job, for Snakemake's choice among those that can start: the earlier turn first."""
+        job = self.jobs.get((rule, name))
+        return among_its_turn + PRIORITIES * (len(self.grid.seeds) - job.turn if job else 0)
+
+    @cached_property
+    def turns(self) -> dict[Path, int]:
+        """When each result is to be made: the first model's main table seed by seed, from 0, then all else together.
+
+        A table of one seed tells a first answer early.  What a table needs, however far below it, is of that table's turn.
+        """
+        model = next(iter(self.grid.models))
+        turns: dict[Path, int] = {}
+        for turn, seed in enumerate(self.grid.seeds):
+            waiting = [path for paths in self.grid.main_table(model, seed).values() for path in paths]
+            while waiting:
+                path = waiting.pop()
+                if path in self.tickets.results and path not in turns:
+                    turns[path] = turn
+                    waiting += map(Path, self.tickets.results[path].ticket.records())
+        return turns
 
     def report(self, *said) -> str:
         """The report's name; in a job's own process that which the workflow has written down."""
@@ -189,7 +212,7 @@ class Jobs:
         first = results[0]
         said = first.run.method if first.run else "-".join(str(part) for part in first.key if part is not None)
         name = ".".join(filter(None, [first.model, said.replace("/", "-"), content]))
-        self.jobs[rule, name] = Job(rule, name, results, waits)
+        self.jobs[rule, name] = Job(rule, name, results, waits, self._turn(first))
         self.made_by |= dict.fromkeys(own, self.done(rule, name))
 
     def _groups(self) -> Iterable[tuple[str, tuple[Result, ...]]]:
@@ -199,18 +222,17 @@ class Jobs:
         for result in self.todo:
             shared = result.job in SHARED and size > 1
             if result.job == "fetch_benchmarks":
-                key: tuple = (0, result.job)
+                key: tuple = (0, 0, result.job)
             else:
-                key = (
-                    (self._level(result), result.job, result.model) if shared else (self._level(result), result.record)
-                )
+                when = self._levels[result.record], self._turn(result)
+                key = (*when, result.job, result.model) if shared else (*when, result.record)
             together.setdefault(key, []).append(result)
-        for key in sorted(together, key=lambda key: key[0]):
+        for key in sorted(together, key=lambda key: key[:2]):
             for chunk in _chunks(together[key], size, lambda r: r.run):
                 yield chunk[0].job, chunk
 
-    def _level(self, result: Result) -> int:
-        return self._levels[result.record]
+    def _turn(self, result: Result) -> int:
+        return self.turns.get(result.record, len(self.grid.seeds))
 
     @cached_property
     def _levels(self) -> dict[Path, int]:

@@ -20,7 +20,7 @@ class Progress:
     A stage without any finished record has no estimate: the line then says how long the other stages will take.
 
     records: path -> (stage, model), of everything that the grid asks for, in order. tickets: path -> that of a record
-    which counts; one of another ticket is still to be made. tables: model -> method -> records of its scores.
+    which counts; one of another ticket is still to be made. tables: title -> method -> records of its scores.
     """
 
     def __init__(
@@ -58,16 +58,16 @@ class Progress:
         return ", ".join(counts) + f"; {self._left()}"
 
     def first_table(self) -> str:
-        """The scores of a model whose runs are all there, once a model; "" while there is none.
+        """The scores of a table whose runs are all there, once a table; "" while there is none.
 
         Means without their intervals: those come with the tables.
         """
-        for model, methods in self.tables.items():
+        for title, methods in self.tables.items():
             if all(path in self.seconds for paths in methods.values() for path in paths):
-                del self.tables[model]
+                del self.tables[title]
                 width = max(map(len, methods))
                 lines = [f"  {method:{width}} {100 * _mean(paths):6.2f}" for method, paths in methods.items()]
-                return "\n".join([f"{model} is done; mean score over its benchmarks and seeds:", *lines])
+                return "\n".join([f"{title} is done; mean scores:", *lines])
         return ""
 
     def _by_stage(self) -> dict[str, list[Path]]:
@@ -106,7 +106,7 @@ class Progress:
     ) -> threading.Event:
         """Say the line every so many seconds where something has changed; set the returned event to stop.
 
-        then: called at each of these moments, once a model's scores are all there.
+        then: called at each of these moments, once a table's scores are all there.
         """
         stop = threading.Event()
 

@@ -82,9 +82,15 @@ class Reported(Layout):
         )
         return {self.evaluation_record(run): run for run in runs}
 
-    def main_table(self, model: str) -> dict[str, list[Path]]:
-        """method -> records of its scores, of the model's rows of the main table."""
-        runs = {method: [Run(model, method, seed) for seed in self.reported_seeds(method)] for method in self.methods}
+    def main_table(self, model: str, seed: int | None = None) -> dict[str, list[Path]]:
+        """method -> records of its scores, of the model's rows of the main table; of one seed where it is given.
+
+        A method that has one run for all seeds stands in the table of each.
+        """
+        runs = {}
+        for method in self.methods:
+            seeds = self.reported_seeds(method)
+            runs[method] = [Run(model, method, s) for s in seeds if seed in (None, s) or len(seeds) == 1]
         return {method: [self.evaluation_record(run) for run in own] for method, own in runs.items()}
 
     def asked_losses(self, model: str) -> list[tuple[str, str, int | None]]:

@@ -96,6 +96,30 @@ def test_every_result_stands_in_exactly_one_job_and_after_what_it_needs(root, tm
     assert max(runs) <= max(size, 4) * 1.5 and (size > 1 or max(runs) == 1)
 
 
+@pytest.mark.parametrize("size", [1, 12])
+def test_the_first_models_main_table_comes_first_and_seed_by_seed(root, tmp_path, monkeypatch, size):
+    monkeypatch.chdir(tmp_path)
+    jobs = Jobs(grid_of(root, runs_in_one_job=size, seeds=[3, 1], ablations=[ablation()]))
+    (first, *others), by_file = jobs.grid.models, {jobs.done(*key): job for key, job in jobs.jobs.items()}
+    priority = {file: jobs.priority(job.rule, job.name, 0) for file, job in by_file.items()}
+    waiting, seen = [], set()
+    for seed in (3, 1):
+        table = jobs.grid.main_table(first, seed)
+        assert set(table) == set(jobs.grid.methods) and {len(paths) for paths in table.values()} == {1}
+        waiting += [jobs.made_by[path] for paths in table.values() for path in paths]
+        needed = set()
+        while waiting:
+            needed.add(file := waiting.pop())
+            waiting += by_file[file].waits
+        runs = [result.run for file in needed - seen for result in by_file[file].results if result.run]
+        assert {run.seed for run in runs} == {seed} and {run.model for run in runs} == {first}
+        assert not any("=" in run.method for run in runs), "an ablation's run is in no main table"
+        later = set(priority) - needed - seen
+        assert min(priority[file] for file in needed) > max(priority[file] for file in later) + 1
+        seen |= needed
+    assert others and {priority[file] for file in later} == {0}
+
+
 def test_training_waits_for_all_that_comes_from_the_hub_and_an_audit_for_no_benchmarks(workflow):
     """A benchmark that cannot be had is known before the hours of training, not after them."""
     hub = {"benchmarks_data": None, "benchmarks_file": "sstoken/evaluation/benchmarks.tsv", "benchmarks": ["arc_easy"]}

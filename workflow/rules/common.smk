@@ -31,7 +31,7 @@ sstoken.switch_hub_off()
 
 
 # what training waits for comes first, evaluations last: nothing waits for those, and they fill the cores to the end
-EARLY, TRAINING = 2, 1
+EARLY, TRAINING, LAST = 2, 1, 0
 
 
 def any_of(known):

@@ -10,7 +10,7 @@ rule pretrain:
         f"{ROOT}/logs/pretrain/{{job}}.log",
     benchmark:
         f"{ROOT}/logs/pretrain/{{job}}.benchmark.tsv"
-    priority: EARLY
+    priority: soon("pretrain", EARLY)
     conda:
         "../envs/sstoken.yaml"
     threads: 1
@@ -36,7 +36,7 @@ rule model:
         f"{ROOT}/logs/model/{{job}}.log",
     benchmark:
         f"{ROOT}/logs/model/{{job}}.benchmark.tsv"
-    priority: EARLY
+    priority: soon("model", EARLY)
     conda:
         "../envs/sstoken.yaml"
     threads: 1
@@ -63,7 +63,7 @@ rule world:
         f"{ROOT}/logs/world/{{job}}.log",
     benchmark:
         f"{ROOT}/logs/world/{{job}}.benchmark.tsv"
-    priority: EARLY
+    priority: soon("world", EARLY)
     conda:
         "../envs/sstoken.yaml"
     threads: 1
@@ -91,7 +91,7 @@ rule heldout:
         f"{ROOT}/logs/heldout/{{job}}.log",
     benchmark:
         f"{ROOT}/logs/heldout/{{job}}.benchmark.tsv"
-    priority: EARLY
+    priority: soon("heldout", EARLY)
     conda:
         "../envs/sstoken.yaml"
     threads: 1
@@ -117,7 +117,7 @@ rule tokens:
         f"{ROOT}/logs/tokens/{{job}}.log",
     benchmark:
         f"{ROOT}/logs/tokens/{{job}}.benchmark.tsv"
-    priority: EARLY
+    priority: soon("tokens", EARLY)
     conda:
         "../envs/sstoken.yaml"
     threads: 1

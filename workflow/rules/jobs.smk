@@ -33,6 +33,11 @@ def fetched_first(wildcards):
     return [] if "audit" in workflow.dag_settings.targets else JOBS.fetched()
 
 
+def soon(rule, among_its_turn):
+    """Of a rule's job: its priority."""
+    return lambda wildcards: JOBS.priority(rule, wildcards.job, among_its_turn)
+
+
 def each_result(rule, tell):
     """Of a rule's job: what it must be told of each result, in order."""
     return lambda wildcards: [tell(result) for result in JOBS.order(rule, wildcards.job)["results"]]
@@ -68,11 +73,16 @@ def start():
     MADE_ANEW.update(made_anew())
     for kind, name in MADE_ANEW.items():
         JOBS.replace(kind, name)
-    workflow.dag.priorityfiles |= set(JOBS.first())  # the first model's main table before the others
-    workflow.dag.update_priority()
     FAILURES.watch(to_run())
-    progress = Progress(GRID.progress(), JOBS.wanted(), {model: GRID.main_table(model) for model in GRID.models})
+    progress = Progress(GRID.progress(), JOBS.wanted(), tables_on_the_way())
     progress.watch(say, then=SO_FAR)
+
+
+def tables_on_the_way():
+    """Title -> method -> records: each model's main table, and that of the first model's first seed, which is made first."""
+    first, seeds = next(iter(GRID.models)), GRID.seeds
+    early = {f"Seed {seeds[0]} of {first}": GRID.main_table(first, seeds[0])} if len(seeds) > 1 else {}
+    return early | {model: GRID.main_table(model) for model in GRID.models}
 
 
 def to_run():

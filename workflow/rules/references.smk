@@ -10,7 +10,7 @@ rule losses:
         f"{ROOT}/logs/losses/{{job}}.log",
     benchmark:
         f"{ROOT}/logs/losses/{{job}}.benchmark.tsv"
-    priority: EARLY
+    priority: soon("losses", EARLY)
     conda:
         "../envs/sstoken.yaml"
     threads: 1

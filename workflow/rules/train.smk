@@ -11,7 +11,7 @@ rule train:
         f"{ROOT}/logs/train/{{job}}.log",
     benchmark:
         f"{ROOT}/logs/train/{{job}}.benchmark.tsv"
-    priority: TRAINING
+    priority: soon("train", TRAINING)
     conda:
         "../envs/sstoken.yaml"
     threads: 1
