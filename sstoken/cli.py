@@ -111,11 +111,13 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     explain = _add(commands, "explain", _explain, "which tokens of your rows each method would keep, without training",
-                   "sstoken explain rows.jsonl --model world-llama-small --methods sstoken semantic-aware")  # fmt: skip
+                   "sstoken explain rows.jsonl --model world-llama-small --methods sstoken semantic-aware\n"
+                   "sstoken explain rows.jsonl --model path/to/model --methods sstoken ideas/mine.py")  # fmt: skip
     explain.add_argument("rows", nargs="+", help="files of rows")
     explain.add_argument("--model", required=True, help="a folder, or a name of the table of models")
     explain.add_argument("--reference", help="the same, for methods that compare with a reference model")
-    explain.add_argument("--methods", nargs="+", default=["sstoken", "semantic-aware"], help="names of methods")
+    explain.add_argument("--methods", "--method", nargs="+", default=["sstoken", "semantic-aware"], metavar="METHOD",
+                         help="names of methods, or files of scorers of yours (.py), with ρ 0.6")  # fmt: skip
     explain.add_argument("--limit", type=_count, default=5, help="rows shown")
     explain.add_argument("--template", choices=["tulu", "tokenizer"], default="tulu", help="how messages become text")
     explain.add_argument("--out", type=Path, help="also write a page")

@@ -42,11 +42,8 @@ KEEP_RATIO = 0.6
 """ρ of a scorer that comes without an entry: the recipe's."""
 
 
-def words_of_scorers(methods: list[str], files: Iterable[Path]) -> list[str]:
-    """``key=value`` words that add scorers' files, each under its own name, to the methods of a configuration.
-
-    Args:
-        methods: the configuration's. files: a scorer each, ``ideas/mine.py`` for the method ``mine``.
+def entries_of_scorers(files: Iterable[Path]) -> dict[str, dict]:
+    """Method -> its entry, of a scorer a file: ``ideas/mine.py`` gives the method ``mine``.
 
     Raises:
         ConfigError: no such file, or two files of one name.
@@ -61,5 +58,11 @@ def words_of_scorers(methods: list[str], files: Iterable[Path]) -> list[str]:
         if name in entries:
             raise ConfigError(f"--method {file}: another file gives the method {name} too; rename one")
         entries[name] = {"scorer": str(file), "keep_ratio": KEEP_RATIO}
+    return entries
+
+
+def words_of_scorers(methods: list[str], files: Iterable[Path]) -> list[str]:
+    """``key=value`` words that add scorers' files, each under its own name, to these methods of a configuration."""
+    entries = entries_of_scorers(files)
     asked = list(dict.fromkeys([*methods, *entries]))
     return [f"own_methods={json.dumps(entries)}", f"methods={json.dumps(asked)}"] if entries else []

@@ -11,18 +11,20 @@ import torch
 
 from sstoken.data import read_rows, tokenize
 from sstoken.experiment.audited import auditable
+from sstoken.experiment.own import entries_of_scorers
 from sstoken.jobs.audit import shown_sample
 from sstoken.models.load import Weights, load_tokenizer
 from sstoken.models.sources import materialise
 from sstoken.models.table import load_models
 from sstoken.records.documents import ConfigError, pick
 from sstoken.report.audit_page import terminal, write_audit_page
-from sstoken.selection.methods import Method, load_methods
+from sstoken.selection.methods import Method, build_method, load_methods
 from sstoken.training.audit import Auditor, look
 from sstoken.training.collate import PackedCollator
 from sstoken.training.dataset import SelectionDataset, uniform_signal
 from sstoken.training.packing import packed_attention
 from sstoken.training.reference_losses import compute_losses
+from sstoken.training.scorer_trial import faults_of
 
 MODELS_FILE = "sstoken/models/models.tsv"
 NOTE = (
@@ -48,13 +50,19 @@ def explain(
 
     Args:
         rows: files of rows, in any form that a data set may have. model, reference: a folder, or a name of models.tsv.
-        methods: names of entries; a method that needs a reference is refused without one. limit: rows shown.
+        methods: names of entries, or ``.py`` files of scorers; a method that needs a reference is refused without one.
+        limit: rows shown.
 
     Raises:
-        ConfigError: no such model, no such method, or a method that cannot be explained without training.
+        ConfigError: no such model, no such method, a method that cannot be explained without training, or a scorer with a
+            fault.
     """
-    known = load_methods()
-    asked = list(pick("method", list(methods), known, "methods.yaml").values())
+    files = [Path(name) for name in methods if name.endswith(".py")]
+    own_methods = [build_method(name, entry) for name, entry in entries_of_scorers(files).items()]
+    if faults := faults_of(own_methods):
+        raise ConfigError("\n".join(faults))
+    names = [name for name in methods if not name.endswith(".py")]
+    asked = [*pick("method", names, load_methods(), "methods.yaml").values(), *own_methods]
     taken, refused = auditable(asked)
     if reference is None:
         without = {

@@ -19,6 +19,7 @@ from sstoken.training.dataset import SelectionDataset
 from sstoken.training.packing import packed_attention
 from tests.conftest import ragged_tokens, tiny_adapter, tiny_model
 from tests.trainers import adapter_of, largest_difference, signals_for, trainer_for
+from tests.workflow.test_new_method import MINE
 
 NAMES = [
     "random",
@@ -271,6 +272,17 @@ def test_explain_shows_what_each_method_would_drop_without_training(rows, tmp_pa
     assert "\x1b" not in text  # a row cannot steer the terminal
     html = page.read_text()
     assert "<del" in html and "&lt;b&gt;" in html.replace(" ", "") and "<b>" not in html
+
+
+def test_explain_takes_the_file_of_a_scorer_beside_names(rows, tmp_path):
+    (tmp_path / "my_idea.py").write_text(MINE)
+    text = explain([str(rows)], model="tiny-llama", methods=["random", str(tmp_path / "my_idea.py")], limit=2)
+    assert text.count("my-idea") == text.count("random") == 2
+    with pytest.raises(ConfigError, match=r"nowhere\.py: no such file"):
+        explain([str(rows)], model="tiny-llama", methods=["nowhere.py"])
+    (tmp_path / "my_idea.py").write_text(MINE.replace("signals.loss\n", "signals.loss[:1]\n"))
+    with pytest.raises(ConfigError, match=r"method my-idea: .*my_idea\.py"):
+        explain([str(rows)], model="tiny-llama", methods=[str(tmp_path / "my_idea.py")])
 
 
 def test_explain_refuses_by_name_what_it_cannot_show(rows):
