@@ -63,6 +63,8 @@ def _world(grid: Grid) -> Iterator[str]:
                 pick("option", [name], dict.fromkeys(known), "world.options")
             except ConfigError as error:
                 yield str(error)
+        if type(options.get("facts", 0)) is not int:
+            yield f"world.options.facts: {options['facts']!r}: a whole number, the seed of names and facts"
 
 
 def _models(grid: Grid) -> Iterator[str]:
@@ -90,6 +92,8 @@ def _model_fault(grid: Grid, entry: ModelEntry) -> str | None:
         tuned = (PACKAGE / "world" / "weights" / where / "align.jsonl").exists()
         if tuned and (grid.config["world"] or {}).get("pretrain_share"):
             return "it is a tuned base, which sstoken.world.align makes and no run pre-trains; leave world.pretrain_share out"
+    if kind in ("world", "random") and grid.facts and not grid.base_record(entry.name):
+        return f"it knows other names than world.options.facts: {grid.facts}; take a world: base and world.pretrain_share: 1"
     return None
 
 

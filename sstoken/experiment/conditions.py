@@ -14,8 +14,8 @@ from sstoken.world.noise import rates_of
 WORLD = "world.options."
 VARIED = ("training.", "data.", WORLD)
 """Options of an ablation that begin so are settings of the run; any other is a key of the method's entry."""
-SHARED = ("questions", "documents")
-"""What of the world all conditions share: its benchmarks, and the corpus of the base models."""
+SHARED = ("questions", "documents", "facts")
+"""What of the world all conditions share: its benchmarks, and what the base models know."""
 OPTIONS = {name: p.default for name, p in inspect.signature(generate).parameters.items() if name not in ("out", "seed")}
 
 

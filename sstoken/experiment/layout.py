@@ -46,6 +46,11 @@ class Layout:
         share = (self.config["world"] or {}).get("pretrain_share")
         return self.root / "bases" if share else None
 
+    @property
+    def facts(self) -> int:
+        """Seed of the embedded world's names and facts; 0 is that of the shipped bases."""
+        return (self.config["world"] or {"options": {}})["options"].get("facts", 0)
+
     def base_record(self, model: str) -> Path | None:
         kind, _, name = self.models[model].source.partition(":")
         return self.bases / name / "base.json" if self.bases and kind == "world" else None

@@ -123,6 +123,7 @@ class Tickets:
         stage, needs = f"{kind} model" if kind in ("random", "gguf") else "model", {}
         if base := self.grid.base_record(name):
             share = {"base": where, "world.pretrain_share": self.config["world"]["pretrain_share"]}
+            share |= {"world.options.facts": self.grid.facts} if self.grid.facts else {}
             ticket = Ticket("pretrain", {**share, **code_of("pretrain"), **versions_of("pretrain")})
             pretrained = self._add(base, "pretrain", "pretrain", ticket, key=(where,))
             needs["base"] = self._need(pretrained)

@@ -29,6 +29,7 @@ def generate(
     questions: int = 120,
     documents: int = 20000,
     safety: dict[str, float] | None = None,
+    facts: int = WORLD_SEED,
 ) -> None:
     """Write the world's files below ``out``.
 
@@ -40,7 +41,7 @@ def generate(
     places, which the prompt does not give away. A question's ``cluster`` names whom or what it is about.
 
     Args:
-        seed: of the instruction rows and their noise; facts, corpus and benchmarks belong to ``WORLD_SEED``.
+        seed: of the instruction rows and their noise; names, corpus and benchmarks belong to ``facts``.
         noise: share of rows that carry each kind; kinds left out have none. None: ``DEFAULT_NOISE``.
         noise_factor: on all of these rates, >= 0. Rows and places stay as they are: what a lower factor plants, a higher
             one plants too (but where an answer to another prompt takes a wrong answer's place).
@@ -49,13 +50,14 @@ def generate(
         safety: rates (``sstoken.world.safety.rates_of_safety``) of harm planted in place of noise, by which every data set
             has other rows; two more, ``harmful.jsonl`` and ``utility.jsonl``, are as long as the reference, and the
             benchmarks ``refusal`` and ``over_refusal`` stand beside the others. None: no harm, and none of these files.
+        facts: seed of names and facts. The shipped bases know those of ``WORLD_SEED``; others ask for bases of their own.
 
     Raises:
         ValueError: an unknown kind of noise or of harm, impossible rates, or noise and harm together.
     """
     rates = rates_of(noise, noise_factor)
     curated = {kind: rate * reference_noise for kind, rate in rates.items()}
-    world = build_world()
+    world = build_world(facts)
     out = Path(out)
     if safety is not None:
         if noise is not None or noise_factor != 1:

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from sstoken.world.corpus import corpus
-from sstoken.world.facts import build_world
+from sstoken.world.facts import WORLD_SEED, build_world
 from sstoken.world.tokenizer import build_model, build_tokenizer
 
 
@@ -46,6 +46,7 @@ def pretrain(
     family: str,
     size: str,
     seed: int = 0,
+    facts: int = WORLD_SEED,
     tokens: int = 8_000_000,
     batch_tokens: int = 2048,
     learning_rate: float = 3e-3,
@@ -63,7 +64,8 @@ def pretrain(
 
     Args:
         texts: documents; where they are fewer than ``tokens``, they are read again in another order.
-        family, size: as for ``random_model``. seed: of the weights and of the order of rows.
+        family, size: as for ``random_model``. seed: of the weights and of the order of rows. facts: whose words the tokenizer
+            knows.
         compiled: torch.compile, which needs a C++ compiler; 1.3 to 1.6 times as fast, and rounds in other places.
 
     Returns:
@@ -71,7 +73,7 @@ def pretrain(
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(facts)
     model = build_model(family, size, len(tokenizer), seed).train()
     documents = _encode(texts, tokenizer)
     steps = max(1, tokens // batch_tokens)
@@ -157,11 +159,14 @@ def _batches(documents: list[list[int]], batch_tokens: int, pad: int, seed: int)
                 yield torch.tensor([documents[i] + [pad] * (length - len(documents[i])) for i in batch])
 
 
-def pretrain_base(name: str, out: str | Path, *, share: float = 1.0, compiled: bool = False) -> list[float]:
-    """Make a base model as the shipped one was made.
+def pretrain_base(
+    name: str, out: str | Path, *, share: float = 1.0, facts: int = WORLD_SEED, compiled: bool = False
+) -> list[float]:
+    """Make a base model as the shipped one was made, or one of another world.
 
     Args:
-        name: a key of ``BASES``. share: of its tokens and documents, for a shorter pre-training. compiled: see ``pretrain``.
+        name: a key of ``BASES``. share: of its tokens and documents, for a shorter pre-training. facts: of the world that
+            it is to know, and the seed of its weights. compiled: see ``pretrain``.
 
     Raises:
         ValueError: an unknown name.
@@ -170,8 +175,10 @@ def pretrain_base(name: str, out: str | Path, *, share: float = 1.0, compiled: b
         raise ValueError(f"the embedded world has no base named {name}; it has {', '.join(BASES)}")
     base = BASES[name]
     options = {"family": base.family, "size": base.size, "learning_rate": base.learning_rate}
-    texts = corpus(build_world(), max(1, round(base.documents * share)))
-    return pretrain(texts, out, tokens=round(base.tokens * share), compiled=compiled, **options)
+    texts = corpus(build_world(facts), max(1, round(base.documents * share)))
+    return pretrain(
+        texts, out, tokens=round(base.tokens * share), seed=facts, facts=facts, compiled=compiled, **options
+    )
 
 
 def main() -> None:
@@ -179,11 +186,12 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--base", required=True, choices=BASES)
     parser.add_argument("--share", type=float, default=1.0)
+    parser.add_argument("--facts", type=int, default=WORLD_SEED, help="of another world")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="faster; needs a C++ compiler")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    pretrain_base(options.base, options.out, share=options.share, compiled=options.compile)
+    pretrain_base(options.base, options.out, share=options.share, facts=options.facts, compiled=options.compile)
 
 
 if __name__ == "__main__":

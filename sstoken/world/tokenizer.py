@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from sstoken.world.corpus import corpus
-from sstoken.world.facts import SPLITS, World, build_world
+from sstoken.world.facts import SPLITS, WORLD_SEED, World, build_world
 from sstoken.world.noise import BOILERPLATE, GIBBERISH
 from sstoken.world.skills import CHOICES, LETTERS, SKILLS, Item
 
@@ -39,11 +39,11 @@ SIZES = {
 FAMILIES = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM)}
 
 
-@lru_cache(maxsize=1)
-def _vocabulary() -> dict[str, int]:
+@lru_cache(maxsize=2)
+def _vocabulary(facts: int) -> dict[str, int]:
     split = pre_tokenizers.ByteLevel(add_prefix_space=False)
     noise = " ".join(["", *GIBBERISH, *BOILERPLATE, *map(str, range(41)), *(f"{letter}." for letter in LETTERS)])
-    world = build_world()
+    world = build_world(facts)
     # fine-tuning and questions have words of their own, which the corpus never uses
     asked = (f"{item.prompt}\n{' '.join(text for text, _ in item.response(item.answer))}" for item in _items(world))
     texts = chain(corpus(world, VOCABULARY_DOCUMENTS), asked)
@@ -61,14 +61,14 @@ def _items(world: World) -> Iterator[Item]:
                 yield skill(world, draw, split, index % CHOICES.get(name, 4))
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
+def build_tokenizer(facts: int = WORLD_SEED) -> PreTrainedTokenizerFast:
     """A token a word with the space before it, and a token a byte for words that the corpus does not hold.
 
     No text is unknown and every text comes back from its tokens; offsets are exact. The vocabulary follows from the
-    corpus of ``WORLD_SEED`` alone. ``<|user|>``, ``<|assistant|>``, ``<|system|>`` are one token each, but not special.
+    corpus of these facts alone. ``<|user|>``, ``<|assistant|>``, ``<|system|>`` are one token each, but not special.
     """
     # with ignore_merges a word of the vocabulary is one token; all others fall to bytes, as there are no merges
-    tokenizer = Tokenizer(models.BPE(vocab=_vocabulary(), merges=[], ignore_merges=True))
+    tokenizer = Tokenizer(models.BPE(vocab=_vocabulary(facts), merges=[], ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(EOS, special=True), AddedToken(PAD, special=True)])
@@ -106,16 +106,12 @@ def build_model(family: str, size: str, vocabulary: int, seed: int) -> PreTraine
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=_vocabulary_size(),
-        pad_token_id=_vocabulary_size() + 1,
+        eos_token_id=vocabulary - len(ROLES) - 2,
+        pad_token_id=vocabulary - len(ROLES) - 1,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return model_class(config)
-
-
-def _vocabulary_size() -> int:
-    return len(_vocabulary())
 
 
 def random_model(folder: str | Path, family: str, size: str, seed: int) -> None:

@@ -95,6 +95,18 @@ def test_every_shipped_configuration_passes(root, name, monkeypatch):
             WORLD | {"models": ["world-llama-small-refusing"], "world": {"pretrain_share": 0.5}},
             "it is a tuned base, .*; leave world.pretrain_share out",
         ),
+        (
+            WORLD | {"models": ["world-llama-small"], "world": {"options": {"facts": 1}}},
+            "model world-llama-small: it knows other names than world.options.facts: 1; .* world.pretrain_share: 1",
+        ),
+        (
+            WORLD | {"models": ["tiny-llama"], "world": {"pretrain_share": 1, "options": {"facts": 1}}},
+            "model tiny-llama: it knows other names than world.options.facts: 1",
+        ),
+        (
+            WORLD | {"models": ["world-llama-small"], "world": {"pretrain_share": 1, "options": {"facts": "other"}}},
+            "world.options.facts: 'other': a whole number",
+        ),
         (held_out({}, {}), "data.train takes every row of the same sources; give it a limit, and this a skip"),
         (
             held_out({"limit": 3}, {"skip": 2}),

@@ -179,6 +179,7 @@ def test_a_value_that_is_the_configurations_own_in_other_words_is_the_table_itse
             "ablation noise, .*the world has no option 'noise_facto'. Known: noise,",
         ),
         ({"option": "world.options.questions", "values": [6, 12]}, "benchmarks and corpus are the same for all values"),
+        ({"option": "world.options.facts", "values": [0, 1]}, "benchmarks and corpus are the same for all values"),
         ({"option": "world.seed", "values": [1, 2]}, "key"),
         ({"option": "training.learning_rat"}, "unknown key 'training.learning_rat'.*Did you mean 'learning_rate'"),
         ({"option": "training.epochs"}, "training.epochs: 0 is less than or equal to the minimum"),

@@ -55,6 +55,20 @@ def test_another_seed_draws_other_rows_from_the_same_world(folder, other_seed):
     assert differing == {"train.jsonl", "clean.jsonl", "reference.jsonl"}
 
 
+def test_another_seed_of_facts_is_another_world_of_the_same_kind(folder, tmp_path):
+    generate(tmp_path, seed=0, facts=1, **SMALL)
+    first, second = files(folder), files(tmp_path)
+    assert set(first) == set(second)
+    one, other = build_world(), build_world(1)
+    for name in ("people", "heroes", "cities"):
+        known, others = ({name for names in getattr(world, name).values() for name in names} for world in (one, other))
+        assert len(known) == len(others) and len(known & others) < len(known) / 10
+    words = {word.strip(".,:?") for text in (tmp_path / "train.jsonl").read_text().split('"') for word in text.split()}
+    assert words & set(other.people["train"]) and not words & (set(one.people["train"]) - set(other.people["train"]))
+    name = next(iter(set(other.people["train"]) - set(one.people["train"])))
+    assert [len(build_tokenizer(facts)(f" {name}")["input_ids"]) for facts in (1, 0)] == [1, 1 + len(name)]
+
+
 def test_train_and_test_entities_are_disjoint():
     world = build_world()
     for group in (world.people, world.heroes, world.cities):

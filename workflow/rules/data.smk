@@ -21,6 +21,7 @@ rule pretrain:
         title=order("pretrain", "title"),
         results=order("pretrain", "results"),
         share=(CONFIG["world"] or {}).get("pretrain_share"),
+        facts=GRID.facts,
     message:
         "pre-train {params.title}"
     script:
