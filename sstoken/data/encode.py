@@ -10,14 +10,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from sstoken.data.chat import Chat, Rendered, RenderError, noise_codes, response_mask, touched, whole_offsets
 from sstoken.data.readers import DROP, BadRow, DataError, Row, rows_of, stop_at
 from sstoken.data.tokens import TokenData
+
+if TYPE_CHECKING:  # a second, in every command that reads rows without a tokenizer
+    from transformers import PreTrainedTokenizerBase
 
 LOG = logging.getLogger(__name__)
 ROWS_AT_A_TIME = 1000
@@ -188,6 +191,8 @@ def check_limits(data: TokenData, model: Path) -> None:
     Raises:
         DataError: a token past its embedding, or a sample longer than its positions.
     """
+    from transformers import AutoConfig
+
     config = AutoConfig.from_pretrained(model).get_text_config()
     vocabulary, positions = config.vocab_size, getattr(config, "max_position_embeddings", None)
     if (largest := int(data.input_ids.max())) >= vocabulary:

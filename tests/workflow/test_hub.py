@@ -193,7 +193,9 @@ def test_a_batch_scores_as_its_requests_do_alone(flow, shared_data, root):
 
 def test_what_the_cache_lacks_is_named_with_what_to_do(flow, root, tmp_path):
     other = Offline(tmp_path)
-    text = other.run(paper(other, root, models=["Qwen2.5-7B"], methods=["base"]), *FETCH, ok=False)
+    text = other.run(
+        paper(other, root, models=["Qwen2.5-7B"], methods=["base"], benchmarks=["arc_easy"]), *FETCH, ok=False
+    )
     assert "model Qwen/Qwen2.5-7B at d149729398750b98c0af14eb82c78cfe92750796 is not whole in the hub's cache" in text
     assert "run `make fetch`" in text
 
