@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from sstoken.cli import main
 from sstoken.experiment.config import load_config
 from sstoken.experiment.grid import Run
 from sstoken.experiment.plan import Plan, Work
@@ -98,17 +99,17 @@ def questions_and_rows(folder):
 
 
 @pytest.mark.parametrize("name", ["paper", "config", "when", "smollm2", "idea", "safety", "ci"])
-def test_every_configuration_has_a_plan(workflow, root, name):
+def test_every_configuration_has_a_plan(workflow, monkeypatch, capsys, name):
     settings = ["instruct_data=rows.jsonl", "benchmarks_data=questions"] if name == "smollm2" else []
     questions_and_rows(workflow.folder)
-    done = subprocess.run(
-        [sys.executable, "-m", "sstoken", "plan", f"config/{name}.yaml", *settings],
-        cwd=workflow.folder, env=workflow.environment() | {"PYTHONPATH": str(root)}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "hours a job | GPUs a job" in done.stdout and "Detectable at 80 %" in done.stdout
-    assert f"--configfile config/{name}.yaml" in done.stdout.rsplit("snakemake ", 1)[1]
-    assert "| total |" in done.stdout and "Tokens: estimated" in done.stdout and "saved" in done.stdout
+    monkeypatch.chdir(workflow.folder)
+    with pytest.raises(SystemExit) as end:
+        main(["plan", f"config/{name}.yaml", *settings])
+    assert not end.value.code
+    text = capsys.readouterr().out
+    assert "hours a job | GPUs a job" in text and "Detectable at 80 %" in text
+    assert f"--configfile config/{name}.yaml" in text.rsplit("snakemake ", 1)[1]
+    assert "| total |" in text and "Tokens: estimated" in text and "saved" in text
 
 
 def test_the_submission_command_is_one_that_snakemake_takes(workflow, root):

@@ -181,12 +181,12 @@ def test_a_batch_scores_as_its_requests_do_alone(flow, shared_data, root):
 
     for model in ("Llama-3.2-3B", "Qwen2.5-14B"):
         folder = flow.results("paper") / "models" / model
-        loaded = Weights(folder).load(dtype="float32")
+        loaded, tokenizer = Weights(folder).load(dtype="float32"), load_tokenizer(folder)
         scores = []
         for size in (1, 4):
             settings = EvaluationSettings(batch_size=size, dtype="float32", limit=4)
             benchmarks = load_benchmarks(root / "sstoken" / "evaluation" / "benchmarks.tsv", ["truthfulqa_mc2"])
-            found = evaluate(loaded, load_tokenizer(folder), benchmarks, settings, data_root=shared_data / "benchmarks")
+            found = evaluate(loaded, tokenizer, benchmarks, settings, data_root=shared_data / "benchmarks")
             scores.append(found.samples["score"].tolist())
         assert scores[0] == pytest.approx(scores[1], abs=1e-5)
 
