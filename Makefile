@@ -7,15 +7,17 @@
 # make results                                                the tables in README and docs, from what the runs left
 # make check; make test                                       lint, types and fast tests; the whole test suite
 # make docs                                                   the documentation's site
-# make proofs; make oldest                                    proofs too long for the suite; the oldest libraries
+# make proofs; make oldest; make newest                       proofs too long for the suite; the oldest and newest libraries
 # make campaign [CAMPAIGN="--kills 50 --seed 0 …"]            kills, full disks, damage: docs/reliability.md; hours
 # make bench [BENCH="--repeats 5 …"]                          what a training step costs; python benchmarks/step.py --help
 # PYTHON=/path/to/python  uses that interpreter and installs nothing
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu  takes torch from there (a small CPU build)
+# TORCH=torch==2.14.0  for make newest: this torch in place of the newest
 CONFIG ?= config/config.yaml
 SET ?=
 BASE_PYTHON ?= python3
 TORCH_INDEX ?=
+TORCH ?= torch
 # split in Python, not by the shell: quotes, brackets and blanks stay what they are
 export SET
 export CONFIG
@@ -46,11 +48,11 @@ PARALLEL := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 ONCE = --nolock --workflow-profile workflow/profiles/default
 
 # a misspelt variable would be left out in silence: SETS="seeds=[0]" runs another experiment than the one asked for
-KNOWN := CONFIG SET PYTHON TORCH_INDEX BASE_PYTHON BENCH CAMPAIGN MAKEFLAGS SHELL
+KNOWN := CONFIG SET PYTHON TORCH_INDEX TORCH BASE_PYTHON BENCH CAMPAIGN MAKEFLAGS SHELL
 WRONG := $(filter-out $(KNOWN),$(foreach name,$(.VARIABLES),$(if $(filter command%,$(origin $(name))),$(name))))
-$(if $(WRONG),$(error unknown variable $(WRONG); known: CONFIG, SET, PYTHON, TORCH_INDEX, BASE_PYTHON, BENCH, CAMPAIGN))
+$(if $(WRONG),$(error unknown variable $(WRONG); known: CONFIG, SET, PYTHON, TORCH_INDEX, TORCH, BASE_PYTHON, BENCH, CAMPAIGN))
 
-.PHONY: help reproduce report fetch plan status audit results check test proofs campaign oldest bench docs
+.PHONY: help reproduce report fetch plan status audit results check test proofs campaign oldest newest bench docs
 .DELETE_ON_ERROR:
 
 reproduce: $(SETUP)
@@ -121,4 +123,13 @@ oldest: .oldest/.installed
 	@$(PIP_INSTALL) .venv/bin/python -m pip install --no-deps $(INDEX) -r requirements.lock
 	@# what this platform's build of torch needs beside: of CUDA a dozen packages, which torch pins; of a CPU's nothing
 	@$(PIP_INSTALL) .venv/bin/python -m pip install $(INDEX) --constraint requirements.lock "$$(grep '^torch==' requirements.lock)"
+	@touch $@
+
+# the suite on the newest releases that pyproject.toml allows: no lock, so what it finds may differ tomorrow
+newest: .newest/.installed
+	.newest/bin/python -m pytest $(PARALLEL)
+
+.newest/.installed: pyproject.toml
+	@$(BASE_PYTHON) -m venv --clear .newest
+	@$(PIP_INSTALL) .newest/bin/python -m pip install $(INDEX) "$(TORCH)" -e ".[workflow,eval,report,smollm2,test]"
 	@touch $@

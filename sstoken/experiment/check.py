@@ -63,8 +63,9 @@ def _world(grid: Grid) -> Iterator[str]:
                 pick("option", [name], dict.fromkeys(known), "world.options")
             except ConfigError as error:
                 yield str(error)
-        if type(options.get("facts", 0)) is not int:
-            yield f"world.options.facts: {options['facts']!r}: a whole number, the seed of names and facts"
+        facts = options.get("facts", 0)
+        if type(facts) is not int or not 0 <= facts < 2**32:
+            yield f"world.options.facts: {facts!r}: a whole number from 0 to 2^32 - 1, the seed of names and facts"
 
 
 def _models(grid: Grid) -> Iterator[str]:
@@ -90,8 +91,9 @@ def _model_fault(grid: Grid, entry: ModelEntry) -> str | None:
         if where not in known:
             return f"the embedded world has no base {where!r}; it has {', '.join(known)}"
         tuned = (PACKAGE / "world" / "weights" / where / "align.jsonl").exists()
-        if tuned and (grid.config["world"] or {}).get("pretrain_share"):
-            return "it is a tuned base, which sstoken.world.align makes and no run pre-trains; leave world.pretrain_share out"
+        if tuned and ((grid.config["world"] or {}).get("pretrain_share") or grid.facts):
+            out = "world.options.facts" if grid.facts else "world.pretrain_share"
+            return f"it is a tuned base, which sstoken.world.align makes and no run pre-trains; leave {out} out"
     if kind in ("world", "random") and grid.facts and not grid.base_record(entry.name):
         return f"it knows other names than world.options.facts: {grid.facts}; take a world: base and world.pretrain_share: 1"
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from sstoken.records.documents import PACKAGE, ConfigError, read_yaml, schema, validate
@@ -23,14 +23,18 @@ def asked_methods(config: dict) -> dict:
     document = read_yaml(path)
     validate(document, schema("methods"), path)
     validate({"methods": own}, schema("methods"), "own_methods")
-    taken = document["methods"] | read_yaml(METHODS_FILE)["methods"]
+    not_taken(own, document["methods"] | read_yaml(METHODS_FILE)["methods"])
+    return {"methods": document["methods"] | own}
+
+
+def not_taken(own: Iterable[str], taken: Container[str]) -> None:
+    """Raise a ConfigError where a method of one's own has the name of one that is there already."""
     for name in own:
         if name in taken:
             raise ConfigError(
                 f"own_methods: {name!r} is the name of a method that is there already; give yours another, "
                 f"e.g. {name}-mine: {{extends: {name}}}"
             )
-    return {"methods": document["methods"] | own}
 
 
 def own_scorers(methods: Iterable[Method]) -> list[Method]:
@@ -51,12 +55,10 @@ def entries_of_scorers(files: Iterable[Path]) -> dict[str, dict]:
     entries: dict[str, dict] = {}
     for file in files:
         if not file.is_file():
-            raise ConfigError(
-                f"--method {file}: no such file; give the Python file of a scorer (docs/how-to/own-method.md)"
-            )
+            raise ConfigError(f"{file}: no such file; give the Python file of a scorer (docs/how-to/own-method.md)")
         name = file.stem.lower().replace("_", "-")
         if name in entries:
-            raise ConfigError(f"--method {file}: another file gives the method {name} too; rename one")
+            raise ConfigError(f"{file}: another file gives the method {name} too; rename one")
         entries[name] = {"scorer": str(file), "keep_ratio": KEEP_RATIO}
     return entries
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from sstoken.experiment.layout import HELD_OUT
@@ -21,6 +21,7 @@ class Progress:
 
     records: path -> (stage, model), of everything that the grid asks for, in order. tickets: path -> that of a record
     which counts; one of another ticket is still to be made. tables: title -> method -> records of its scores.
+    apart: benchmarks that stand in no average.
     """
 
     def __init__(
@@ -28,9 +29,10 @@ class Progress:
         records: dict[Path, tuple[str, str]],
         tickets: Mapping[Path, str] | None = None,
         tables: Mapping[str, Mapping[str, list[Path]]] | None = None,
+        apart: Collection[str] = (),
         now: Callable[[], float] = time.monotonic,
     ):
-        self.records, self.now = records, now
+        self.records, self.now, self.apart = records, now, {*apart, HELD_OUT}
         self.tickets, self.tables = tickets or {}, dict(tables or {})
         self.seconds: dict[Path, float] = {}
         self._read()
@@ -66,7 +68,9 @@ class Progress:
             if all(path in self.seconds for paths in methods.values() for path in paths):
                 del self.tables[title]
                 width = max(map(len, methods))
-                lines = [f"  {method:{width}} {100 * _mean(paths):6.2f}" for method, paths in methods.items()]
+                lines = [
+                    f"  {method:{width}} {100 * _mean(paths, self.apart):6.2f}" for method, paths in methods.items()
+                ]
                 return "\n".join([f"{title} is done; mean scores:", *lines])
         return ""
 
@@ -127,9 +131,9 @@ class Progress:
         return stop
 
 
-def _mean(records: list[Path]) -> float:
-    """Over benchmarks, then over seeds; held-out loss counts where there is nothing else."""
+def _mean(records: list[Path], apart: Collection[str]) -> float:
+    """Over benchmarks, then over seeds; those apart count where there is nothing else."""
     read = [read_record(path)["scores"] for path in records]
-    graded = [[row["score"] for row in rows if row["benchmark"] != HELD_OUT] for rows in read]
+    graded = [[row["score"] for row in rows if row["benchmark"] not in apart] for rows in read]
     runs = graded if all(graded) else [[row["score"] for row in rows] for rows in read]
     return sum(sum(scores) / len(scores) for scores in runs) / len(runs)

@@ -110,7 +110,8 @@ class Tickets:
         record = self.grid.world_folder(draw, condition) / "world.json"
         rows_only = draw is not None or bool(condition)
         made_from = {"seed": self.grid.world_seed(draw), "rows_only": rows_only}
-        made_from |= {f"world.options.{key}": value for key, value in self.grid.world_options(condition).items()}
+        options = self.grid.world_options(condition)
+        made_from |= {f"world.options.{k}": v for k, v in options.items() if (k, v) != ("facts", 0)}
         ticket = Ticket("world", made_from | code_of("world"))
         return self._add(record, "world", "world", ticket, key=(draw, condition) if condition else (draw,))
 

@@ -11,13 +11,14 @@ import torch
 
 from sstoken.data import read_rows, tokenize
 from sstoken.experiment.audited import auditable
-from sstoken.experiment.own import entries_of_scorers
+from sstoken.experiment.own import entries_of_scorers, not_taken
 from sstoken.jobs.audit import shown_sample
 from sstoken.models.load import Weights, load_tokenizer
 from sstoken.models.sources import materialise
 from sstoken.models.table import load_models
 from sstoken.records.documents import ConfigError, pick
 from sstoken.report.audit_page import terminal, write_audit_page
+from sstoken.selection.contract import FROM_LOGITS
 from sstoken.selection.methods import Method, build_method, load_methods
 from sstoken.training.audit import Auditor, look
 from sstoken.training.collate import PackedCollator
@@ -58,25 +59,24 @@ def explain(
             fault.
     """
     files = [Path(name) for name in methods if name.endswith(".py")]
-    own_methods = [build_method(name, entry) for name, entry in entries_of_scorers(files).items()]
+    entries = entries_of_scorers(files)
+    not_taken(entries, load_methods())
+    own_methods = [build_method(name, entry) for name, entry in entries.items()]
     if faults := faults_of(own_methods):
         raise ConfigError("\n".join(faults))
     names = [name for name in methods if not name.endswith(".py")]
     asked = [*pick("method", names, load_methods(), "methods.yaml").values(), *own_methods]
     taken, refused = auditable(asked)
-    if reference is None:
-        without = {
-            m.name: "it needs a reference model: give one with --reference" for m in taken if _needs_reference(m)
-        }
-        refused |= without
-        taken = [m for m in taken if m.name not in without]
-    if not taken:
-        raise ConfigError("nothing to explain: " + "; ".join(f"{name}: {why}" for name, why in refused.items()))
     with tempfile.TemporaryDirectory() as scratch:
         base = folder_of(model, Path(scratch) / "model")
         tokenizer = load_tokenizer(base)
         found, _ = read_rows(list(rows), on_bad_row="stop", limit=limit)
         data, _ = tokenize(found, tokenizer, template=template, max_length=max_length, on_bad_row="drop")
+        lacking = {m.name: why for m in taken if (why := _lacks(m, reference is not None, data.truth is not None))}
+        refused |= lacking
+        taken = [m for m in taken if m.name not in lacking]
+        if not taken:
+            raise ConfigError("nothing to explain: " + "; ".join(f"{name}: {why}" for name, why in refused.items()))
         own = Weights(base).load(dtype="float32")
         signals = {"base_loss": compute_losses(own, data)}
         signals |= {"history_loss": signals["base_loss"], "uniform": uniform_signal(len(signals["base_loss"]), seed)}
@@ -85,7 +85,7 @@ def explain(
             signals["reference_loss"] = compute_losses(other, data)
         if data.truth is not None:
             signals["truth"] = data.truth[data.response_mask]
-        wanted = {name for method in taken for name in method.needs} | {"uniform"}
+        wanted = {name for method in taken for name in method.needs} | {"uniform", "base_loss"}
         dataset = SelectionDataset(data, {name: value for name, value in signals.items() if name in wanted})
         records = verdicts(own, taken, dataset)
     samples = [shown_sample(data, index, records, tokenizer) for index in range(len(data))]
@@ -102,8 +102,20 @@ def explain(
     )
 
 
-def _needs_reference(method: Method) -> bool:
-    return any(name.startswith("reference_loss") for name in method.needs)
+MADE = {*FROM_LOGITS, "attention_mass", "progress", "base_loss", "base_rank", "history_loss", "uniform"}
+"""Signals that the model and the rows give."""
+
+
+def _lacks(method: Method, reference: bool, truth: bool) -> str:
+    """Why a method cannot be explained here, or ""."""
+    for name in sorted(method.needs - MADE):
+        if name == "reference_loss" and not reference:
+            return "it needs a reference model: give one with --reference"
+        if name == "truth" and not truth:
+            return "these rows do not say which tokens are noise"
+        if name not in ("reference_loss", "truth"):
+            return f"it needs {name}, which is not made here; sstoken audit makes it"
+    return ""
 
 
 def verdicts(model: torch.nn.Module, methods: list[Method], dataset: SelectionDataset) -> dict[str, dict]:

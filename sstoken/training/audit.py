@@ -153,10 +153,11 @@ class Compass(TrainerCallback):
     def on_step_begin(self, args, state, control, model=None, **_):
         at = dict.fromkeys(round(state.max_steps * (k + 1) / (self.steps + 1)) for k in range(self.steps))
         if state.global_step in at:
-            self.measure(model, state.global_step, list(at).index(state.global_step))
+            progress = state.global_step / max(state.max_steps, 1)
+            self.measure(model, state.global_step, list(at).index(state.global_step), progress)
 
-    def measure(self, model: torch.nn.Module, step: int, turn: int = 0) -> None:
-        """Add a row a batch and method to ``found``. turn: which of the steps this is."""
+    def measure(self, model: torch.nn.Module, step: int, turn: int = 0, progress: float = 0.0) -> None:
+        """Add a row a batch and method to ``found``. turn: which of the steps this is. progress: the signal."""
         training = model.training
         model.eval()  # no dropout: the gradients of two methods differ by their tokens alone
         parameters = [p for p in model.parameters() if p.requires_grad]
@@ -165,7 +166,7 @@ class Compass(TrainerCallback):
             loss_R, _ = look(model, batch, self.auditor, self.chunk_size)
             clean = clean + _gradient(loss_R.sum(), parameters, keep=False)
         for number, batch in enumerate(self.batches[turn]):
-            loss_R, signals = look(model, batch, self.auditor, self.chunk_size)
+            loss_R, signals = look(model, batch, self.auditor, self.chunk_size, progress=progress)
             verdicts = {name: keep_BR for name, (_, keep_BR) in self.auditor.verdicts(signals).items()}
             verdicts = {"full": signals.mask_BR} | verdicts
             loss_BR = to_grid(loss_R, _on(batch, loss_R.device))
@@ -177,21 +178,29 @@ class Compass(TrainerCallback):
         model.train(training)
 
 
-def look(model: torch.nn.Module, batch: dict, auditor: Auditor, chunk_size: int = 1024) -> tuple[torch.Tensor, Signals]:
-    """loss_R of a batch with its graph, and the signals that the audited methods ask for; within ``packed_attention``."""
+def look(
+    model: torch.nn.Module, batch: dict, auditor: Auditor, chunk_size: int = 1024, *, progress: float = 0.0
+) -> tuple[torch.Tensor, Signals]:
+    """loss_R of a batch with its graph, and the signals that the audited methods ask for; within ``packed_attention``.
+
+    progress: the signal of that name.
+    """
     batch = _on(batch, next(model.parameters()).device)
     wanted = "attention_mass" in auditor.needs
     segments = segments_of(batch, layer_index(model, auditor.method.attention_layer) if wanted else None)
     target_R = batch["input_ids"][batch["response_R"]]
+    measured = {
+        name: torch.empty(len(target_R), device=target_R.device) for name in auditor.needs & {"entropy", "collision"}
+    }
 
     def project(hidden_RD, weight_VD, bias_V):
-        return token_loss(hidden_RD, weight_VD, target_R, bias_V, chunk_size=chunk_size)
+        return token_loss(hidden_RD, weight_VD, target_R, bias_V, chunk_size=chunk_size, measure=measured or None)
 
     loss_R = forward(model, batch["input_ids"], batch["position_ids"], segments, project)
-    measured = {"loss": loss_R.detach()}
+    measured = measured | {"loss": loss_R.detach()}
     if wanted:
         measured["attention_mass"] = segments.mass_N[batch["response_R"]]
-    return loss_R, signals_of(batch, auditor.needs, **measured)
+    return loss_R, signals_of(batch, auditor.needs, progress, **measured)
 
 
 def _on(batch: dict, device: torch.device) -> dict:

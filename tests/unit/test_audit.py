@@ -237,6 +237,15 @@ def test_methods_that_rank_alike_agree():
     assert found.loc[("a", "b"), "spearman"] == pytest.approx(-1) and found.loc[("a", "b"), "overlap"] == 0
 
 
+def test_the_compass_knows_how_far_training_is(tmp_path):
+    model = tiny_adapter(tiny_model())
+    auditor, _, dataset = audited(ragged_tokens(6), tmp_path, ["random", "forgetting"], model=model)
+    compass = Compass(auditor, dataset, ragged_tokens(4, seed=9), steps=2, batches=2, batch_size=2)
+    with packed_attention(model):
+        compass.measure(model, 1, progress=0.5)
+    assert {row.method for row in compass.found} == {"full", "random", "forgetting"}
+
+
 def test_directions_are_paired_with_full_by_batch():
     rows = [(m, s, b, c + 0.1 * b) for m, c in (("full", 0.1), ("good", 0.3)) for s in (1, 2) for b in range(4)]
     table = directions(pd.DataFrame(rows, columns=["method", "step", "batch", "cosine"]))
@@ -283,6 +292,32 @@ def test_explain_takes_the_file_of_a_scorer_beside_names(rows, tmp_path):
     (tmp_path / "my_idea.py").write_text(MINE.replace("signals.loss\n", "signals.loss[:1]\n"))
     with pytest.raises(ConfigError, match=r"method my-idea: .*my_idea\.py"):
         explain([str(rows)], model="tiny-llama", methods=[str(tmp_path / "my_idea.py")])
+
+
+def test_explain_makes_every_signal_that_a_model_and_rows_give_and_refuses_the_others(rows, tmp_path):
+    file = tmp_path / "asks.py"
+
+    def asks(signal, read="signals.loss"):
+        file.write_text(MINE.replace('{"loss"}', f'{{"loss", "{signal}"}}').replace("signals.loss", read))
+        return explain([str(rows)], model="tiny-llama", methods=["random", str(file)], limit=1)
+
+    for signal in ("entropy", "collision", "probability", "base_loss", "base_rank", "history_loss", "attention_mass"):
+        assert "asks" in asks(signal, f"signals.{signal}") and "not shown" not in asks(signal, f"signals.{signal}")
+    assert "not shown" not in asks("progress", "signals.loss * signals.progress")
+    assert "not shown: asks, since these rows do not say which tokens are noise" in asks(
+        "truth", "-signals.truth.float()"
+    )
+    assert "not shown: asks, since it needs unconditional_loss" in asks(
+        "unconditional_loss", "signals.unconditional_loss"
+    )
+    text = explain([str(rows)], model="tiny-llama", methods=["random", "toss"], reference="tiny-llama", limit=1)
+    assert "not shown: toss, since it needs reference_loss:harmful" in text
+
+
+def test_explain_takes_no_scorer_of_ones_own_for_one_of_ours(rows, tmp_path):
+    (tmp_path / "sstoken.py").write_text(MINE)
+    with pytest.raises(ConfigError, match="'sstoken' is the name of a method that is there already"):
+        explain([str(rows)], model="tiny-llama", methods=[str(tmp_path / "sstoken.py")])
 
 
 def test_explain_refuses_by_name_what_it_cannot_show(rows):

@@ -107,6 +107,14 @@ def test_every_shipped_configuration_passes(root, name, monkeypatch):
             WORLD | {"models": ["world-llama-small"], "world": {"pretrain_share": 1, "options": {"facts": "other"}}},
             "world.options.facts: 'other': a whole number",
         ),
+        (
+            WORLD | {"models": ["world-llama-small"], "world": {"pretrain_share": 1, "options": {"facts": 2**64}}},
+            "world.options.facts: 18446744073709551616: a whole number from 0",
+        ),
+        (
+            WORLD | {"models": ["world-llama-small-refusing"], "world": {"options": {"facts": 1}}},
+            "it is a tuned base, .*; leave world.options.facts out",
+        ),
         (held_out({}, {}), "data.train takes every row of the same sources; give it a limit, and this a skip"),
         (
             held_out({"limit": 3}, {"skip": 2}),

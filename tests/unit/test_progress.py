@@ -95,6 +95,15 @@ def test_where_held_out_loss_is_all_there_is_it_is_told(tmp_path):
     assert "25.00" in progress.first_table()
 
 
+def test_benchmarks_that_stand_in_no_average_are_in_none_here(tmp_path):
+    tables = {"one": {"base": [tmp_path / "a"]}}
+    progress = Progress({tmp_path / "a": ("evaluated", "one")}, None, tables, apart=["refusal"])
+    rows = [{"benchmark": "refusal", "score": 1.0}, {"benchmark": "triviaqa", "score": 0.25}]
+    (tmp_path / "a").write_text(json.dumps({"cost": {"seconds": 1}, "scores": rows}))
+    progress.line()
+    assert "25.00" in progress.first_table()
+
+
 def test_what_comes_after_a_first_table_is_called_from_then_on(tmp_path):
     called, said = [], []
     write(tmp_path / "a", 1)

@@ -74,7 +74,7 @@ def start():
     for kind, name in MADE_ANEW.items():
         JOBS.replace(kind, name)
     FAILURES.watch(to_run())
-    progress = Progress(GRID.progress(), JOBS.wanted(), tables_on_the_way())
+    progress = Progress(GRID.progress(), JOBS.wanted(), tables_on_the_way(), GRID.refusal_benchmarks)
     progress.watch(say, then=SO_FAR)
 
 
