@@ -23,7 +23,10 @@ from sstoken.records.identity import code_of, name_of
 # rules whose job makes several results of a model where the configuration says so
 SHARED = ("tokens", "losses", "train", "evaluate")
 
-PRIORITIES = 3  # that a turn's own jobs have among each other
+# of a turn's jobs, what training waits for comes first, evaluations last: nothing waits for those, and they fill the cores
+# to the end
+FIRST, TRAINING, LAST = 2, 1, 0
+AMONG_ITS_TURN = {"train": TRAINING, "evaluate": LAST}  # rule -> which; of any other FIRST
 
 FETCH = "fetch_"  # how the rules that need network are called
 
@@ -33,17 +36,12 @@ WRITTEN = {"report": ("*.csv", "samples.parquet", "report/**/*"), "audit": ("aud
 
 @dataclass(frozen=True)
 class Job:
-    """One job.
-
-    rule: of the workflow. name: of its files. results: in order. waits: for the jobs that leave these files.
-    turn: ``Jobs.turns`` of its results, all of one turn where they share a job.
-    """
+    """One job. rule: of the workflow. name: of its files. results: in order. waits: for the jobs that leave these files."""
 
     rule: str
     name: str
     results: tuple[Result, ...]
     waits: tuple[str, ...]
-    turn: int
 
     @property
     def title(self) -> str:
@@ -123,19 +121,22 @@ class Jobs:
         """Record -> the ticket that it has once its result is current."""
         return {path: result.ticket.name for path, result in self.tickets.results.items()}
 
-    def priority(self, rule: str, name: str, among_its_turn: int) -> int:
-        """Of a job, for Snakemake's choice among those that can start: the earlier turn first."""
-        job = self.jobs.get((rule, name))
-        return among_its_turn + PRIORITIES * (len(self.grid.seeds) - job.turn if job else 0)
+    def priority(self, rule: str, name: str) -> int:
+        """Of a job, for Snakemake's choice among those that can start: the earlier turn first. 0 in a job's own process."""
+        if not (job := self.jobs.get((rule, name))):
+            return 0
+        turns_left = len(self.grid.seeds) - self._turn(job.results[0])  # a job's results are all of one turn
+        return (FIRST + 1) * turns_left + AMONG_ITS_TURN.get(rule, FIRST)
 
     @cached_property
     def turns(self) -> dict[Path, int]:
         """When each result is to be made: the first model's main table seed by seed, from 0, then all else together.
 
         A table of one seed tells a first answer early.  What a table needs, however far below it, is of that table's turn.
+        What comes from the hub is of the first: all training waits for it.
         """
         model = next(iter(self.grid.models))
-        turns: dict[Path, int] = {}
+        turns = {path: 0 for path, result in self.tickets.results.items() if result.job.startswith(FETCH)}
         for turn, seed in enumerate(self.grid.seeds):
             waiting = [path for paths in self.grid.main_table(model, seed).values() for path in paths]
             while waiting:
@@ -212,7 +213,7 @@ class Jobs:
         first = results[0]
         said = first.run.method if first.run else "-".join(str(part) for part in first.key if part is not None)
         name = ".".join(filter(None, [first.model, said.replace("/", "-"), content]))
-        self.jobs[rule, name] = Job(rule, name, results, waits, self._turn(first))
+        self.jobs[rule, name] = Job(rule, name, results, waits)
         self.made_by |= dict.fromkeys(own, self.done(rule, name))
 
     def _groups(self) -> Iterable[tuple[str, tuple[Result, ...]]]:

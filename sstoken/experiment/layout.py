@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sstoken.models.table import ModelEntry
+from sstoken.world.facts import WORLD_SEED
 
 HELD_OUT = "heldout"
 """A data set whose rows nothing trains on, and the benchmark that asks for their responses."""
@@ -48,8 +49,8 @@ class Layout:
 
     @property
     def facts(self) -> int:
-        """Seed of the embedded world's names and facts; 0 is that of the shipped bases."""
-        return (self.config["world"] or {"options": {}})["options"].get("facts", 0)
+        """Seed of the embedded world's names and facts; ``WORLD_SEED``, 0, is that of the shipped bases."""
+        return (self.config["world"] or {"options": {}})["options"].get("facts", WORLD_SEED)
 
     def base_record(self, model: str) -> Path | None:
         kind, _, name = self.models[model].source.partition(":")

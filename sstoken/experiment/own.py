@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from sstoken.records.documents import PACKAGE, ConfigError, read_yaml, schema, validate
@@ -23,18 +23,14 @@ def asked_methods(config: dict) -> dict:
     document = read_yaml(path)
     validate(document, schema("methods"), path)
     validate({"methods": own}, schema("methods"), "own_methods")
-    not_taken(own, document["methods"] | read_yaml(METHODS_FILE)["methods"])
-    return {"methods": document["methods"] | own}
-
-
-def not_taken(own: Iterable[str], taken: Container[str]) -> None:
-    """Raise a ConfigError where a method of one's own has the name of one that is there already."""
+    taken = document["methods"] | read_yaml(METHODS_FILE)["methods"]
     for name in own:
         if name in taken:
             raise ConfigError(
                 f"own_methods: {name!r} is the name of a method that is there already; give yours another, "
                 f"e.g. {name}-mine: {{extends: {name}}}"
             )
+    return {"methods": document["methods"] | own}
 
 
 def own_scorers(methods: Iterable[Method]) -> list[Method]:
@@ -50,15 +46,18 @@ def entries_of_scorers(files: Iterable[Path]) -> dict[str, dict]:
     """Method -> its entry, of a scorer a file: ``ideas/mine.py`` gives the method ``mine``.
 
     Raises:
-        ConfigError: no such file, or two files of one name.
+        ConfigError: no such file, two files of one name, or the name of a shipped method.
     """
     entries: dict[str, dict] = {}
+    shipped = read_yaml(METHODS_FILE)["methods"]
     for file in files:
         if not file.is_file():
             raise ConfigError(f"{file}: no such file; give the Python file of a scorer (docs/how-to/own-method.md)")
         name = file.stem.lower().replace("_", "-")
         if name in entries:
             raise ConfigError(f"{file}: another file gives the method {name} too; rename one")
+        if name in shipped:
+            raise ConfigError(f"{file}: there is a method {name} already; rename the file")
         entries[name] = {"scorer": str(file), "keep_ratio": KEEP_RATIO}
     return entries
 

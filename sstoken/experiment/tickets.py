@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from sstoken.evaluation import EvaluationSettings, benchmark_identity, load_benchmarks
+from sstoken.experiment.conditions import OPTIONS
 from sstoken.experiment.grid import Grid
 from sstoken.experiment.layout import HELD_OUT, Run
 from sstoken.records.documents import PACKAGE, read_table
@@ -111,7 +112,8 @@ class Tickets:
         rows_only = draw is not None or bool(condition)
         made_from = {"seed": self.grid.world_seed(draw), "rows_only": rows_only}
         options = self.grid.world_options(condition)
-        made_from |= {f"world.options.{k}": v for k, v in options.items() if (k, v) != ("facts", 0)}
+        # an option written out as it is anyhow makes no other world
+        made_from |= {f"world.options.{k}": v for k, v in options.items() if k not in OPTIONS or v != OPTIONS[k]}
         ticket = Ticket("world", made_from | code_of("world"))
         return self._add(record, "world", "world", ticket, key=(draw, condition) if condition else (draw,))
 

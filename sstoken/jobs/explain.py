@@ -11,18 +11,17 @@ import torch
 
 from sstoken.data import read_rows, tokenize
 from sstoken.experiment.audited import auditable
-from sstoken.experiment.own import entries_of_scorers, not_taken
+from sstoken.experiment.own import entries_of_scorers
 from sstoken.jobs.audit import shown_sample
 from sstoken.models.load import Weights, load_tokenizer
 from sstoken.models.sources import materialise
 from sstoken.models.table import load_models
 from sstoken.records.documents import ConfigError, pick
 from sstoken.report.audit_page import terminal, write_audit_page
-from sstoken.selection.contract import FROM_LOGITS
 from sstoken.selection.methods import Method, build_method, load_methods
 from sstoken.training.audit import Auditor, look
 from sstoken.training.collate import PackedCollator
-from sstoken.training.dataset import SelectionDataset, uniform_signal
+from sstoken.training.dataset import MADE, SelectionDataset, uniform_signal
 from sstoken.training.packing import packed_attention
 from sstoken.training.reference_losses import compute_losses
 from sstoken.training.scorer_trial import faults_of
@@ -59,9 +58,7 @@ def explain(
             fault.
     """
     files = [Path(name) for name in methods if name.endswith(".py")]
-    entries = entries_of_scorers(files)
-    not_taken(entries, load_methods())
-    own_methods = [build_method(name, entry) for name, entry in entries.items()]
+    own_methods = [build_method(name, entry) for name, entry in entries_of_scorers(files).items()]
     if faults := faults_of(own_methods):
         raise ConfigError("\n".join(faults))
     names = [name for name in methods if not name.endswith(".py")]
@@ -85,9 +82,7 @@ def explain(
             signals["reference_loss"] = compute_losses(other, data)
         if data.truth is not None:
             signals["truth"] = data.truth[data.response_mask]
-        wanted = {name for method in taken for name in method.needs} | {"uniform", "base_loss"}
-        dataset = SelectionDataset(data, {name: value for name, value in signals.items() if name in wanted})
-        records = verdicts(own, taken, dataset)
+        records = verdicts(own, taken, SelectionDataset(data, signals))
     samples = [shown_sample(data, index, records, tokenizer) for index in range(len(data))]
     if out is not None:
         about = f"{len(data)} rows as {Path(model).name} reads them. {NOTE}"
@@ -102,13 +97,13 @@ def explain(
     )
 
 
-MADE = {*FROM_LOGITS, "attention_mass", "progress", "base_loss", "base_rank", "history_loss", "uniform"}
-"""Signals that the model and the rows give."""
+GIVEN = MADE | {"base_loss", "history_loss", "uniform"}
+"""Signals that the model and the rows give, without a reference or labels."""
 
 
 def _lacks(method: Method, reference: bool, truth: bool) -> str:
     """Why a method cannot be explained here, or ""."""
-    for name in sorted(method.needs - MADE):
+    for name in sorted(method.needs - GIVEN):
         if name == "reference_loss" and not reference:
             return "it needs a reference model: give one with --reference"
         if name == "truth" and not truth:

@@ -27,7 +27,7 @@ TOKENIZER_FILES = (
 )
 
 
-def store_base(name: str, share: float, record: Path, *, ticket: Ticket, facts: int = 0, threads: int = 1) -> None:
+def store_base(name: str, share: float, facts: int, record: Path, *, ticket: Ticket, threads: int = 1) -> None:
     """Pre-train one of the embedded world's bases, on these facts, into the record's folder."""
     from sstoken.models.sources import weights_sha256
     from sstoken.world.pretrain import pretrain_base
@@ -38,12 +38,8 @@ def store_base(name: str, share: float, record: Path, *, ticket: Ticket, facts: 
         cost = Cost("pretrain", model=name)
         with measured(cost, "cpu"):
             losses = pretrain_base(name, record.parent, share=share, facts=facts)
-        details = {
-            "share": share,
-            "facts": facts,
-            "steps": len(losses),
-            "last_loss": sum(losses[-50:]) / len(losses[-50:]),
-        }
+        last_loss = sum(losses[-50:]) / len(losses[-50:])
+        details = {"share": share, "facts": facts, "steps": len(losses), "last_loss": last_loss}
         details |= {
             "content": weights_sha256(record.parent),
             "files": hashes(record.parent, ["config.json", "model.safetensors"]),

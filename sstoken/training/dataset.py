@@ -9,9 +9,13 @@ import torch
 
 from sstoken.data import TokenData
 from sstoken.selection import keep_top, rank_share
+from sstoken.selection.contract import FROM_LOGITS
 from sstoken.selection.methods import Method
 from sstoken.training.collate import TOKEN_SIGNALS, PackedCollator, from_grid, is_stored, signals_of
 from sstoken.training.scorer_check import check_scorer
+
+MADE = FROM_LOGITS | {"attention_mass", "progress", "base_rank"}
+"""Signals that are never stored: a step measures them, or they follow from one that is."""
 
 CHECKED = 4  # samples that a scorer of stored signals is tried on
 STATIC_CHUNK = 1024  # samples scored at a time when a mask is made beforehand: bounds the padded grid
@@ -85,9 +89,8 @@ def lacking(method: Method, dataset: SelectionDataset) -> set[str]:
     """Stored signals that the method needs and the data set has not; none where the mask is given."""
     if dataset.keep_R is not None:
         return set()
-    made = {"loss", "probability", "entropy", "collision", "attention_mass", "progress", "base_rank"}
     needs = method.needs | ({"base_loss"} if "base_rank" in method.needs else set())
-    return needs - set(dataset.signals) - made - ({"history_loss"} if method.own_history else set())
+    return needs - set(dataset.signals) - MADE - ({"history_loss"} if method.own_history else set())
 
 
 def prepared(method: Method, dataset: SelectionDataset) -> SelectionDataset:

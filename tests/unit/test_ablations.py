@@ -101,7 +101,7 @@ def test_the_first_models_main_table_comes_first_and_seed_by_seed(root, tmp_path
     monkeypatch.chdir(tmp_path)
     jobs = Jobs(grid_of(root, runs_in_one_job=size, seeds=[3, 1], ablations=[ablation()]))
     (first, *others), by_file = jobs.grid.models, {jobs.done(*key): job for key, job in jobs.jobs.items()}
-    priority = {file: jobs.priority(job.rule, job.name, 0) for file, job in by_file.items()}
+    priority = {file: jobs.priority(job.rule, job.name) for file, job in by_file.items()}
     waiting, seen = [], set()
     for seed in (3, 1):
         table = jobs.grid.main_table(first, seed)
@@ -115,9 +115,18 @@ def test_the_first_models_main_table_comes_first_and_seed_by_seed(root, tmp_path
         assert {run.seed for run in runs} == {seed} and {run.model for run in runs} == {first}
         assert not any("=" in run.method for run in runs), "an ablation's run is in no main table"
         later = set(priority) - needed - seen
-        assert min(priority[file] for file in needed) > max(priority[file] for file in later) + 1
+        assert min(priority[file] for file in needed) > max(priority[file] for file in later)
         seen |= needed
-    assert others and {priority[file] for file in later} == {0}
+    assert others and {by_file[file].results[0].model for file in later} >= set(others)
+
+
+def test_what_comes_from_the_hub_comes_first_of_all(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    jobs = Jobs(Grid(load_config(root / "config" / "paper.yaml")))
+    found = {rule: [jobs.priority(*key) for key in jobs.jobs if key[0] == rule] for rule, _ in jobs.jobs}
+    fetches = [value for rule, values in found.items() if rule.startswith("fetch_") for value in values]
+    assert len(fetches) > 10 and min(fetches) >= max(max(values) for values in found.values())
+    assert max(found["evaluate"]) < max(found["train"]) < max(found["tokens"])
 
 
 def test_training_waits_for_all_that_comes_from_the_hub_and_an_audit_for_no_benchmarks(workflow):

@@ -1,7 +1,7 @@
 """An audit: full-data training that writes down what every method would have scored, and what is said of that."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -13,13 +13,15 @@ from sstoken.experiment.audited import auditable
 from sstoken.jobs.explain import explain
 from sstoken.records.documents import ConfigError
 from sstoken.report.audit import agreement, audit_rows, clustered_auc, directions, dropped_tokens
+from sstoken.selection import Scorer
 from sstoken.selection.methods import load_methods
-from sstoken.training.audit import Auditor, Compass
+from sstoken.training.audit import Auditor, Compass, look
+from sstoken.training.collate import PackedCollator
 from sstoken.training.dataset import SelectionDataset
 from sstoken.training.packing import packed_attention
 from tests.conftest import ragged_tokens, tiny_adapter, tiny_model
+from tests.scorers import MINE
 from tests.trainers import adapter_of, largest_difference, signals_for, trainer_for
-from tests.workflow.test_new_method import MINE
 
 NAMES = [
     "random",
@@ -237,13 +239,55 @@ def test_methods_that_rank_alike_agree():
     assert found.loc[("a", "b"), "spearman"] == pytest.approx(-1) and found.loc[("a", "b"), "overlap"] == 0
 
 
-def test_the_compass_knows_how_far_training_is(tmp_path):
-    model = tiny_adapter(tiny_model())
-    auditor, _, dataset = audited(ragged_tokens(6), tmp_path, ["random", "forgetting"], model=model)
-    compass = Compass(auditor, dataset, ragged_tokens(4, seed=9), steps=2, batches=2, batch_size=2)
-    with packed_attention(model):
-        compass.measure(model, 1, progress=0.5)
-    assert {row.method for row in compass.found} == {"full", "random", "forgetting"}
+@dataclass(frozen=True)
+class Seen(Scorer):
+    """Writes down what it is shown."""
+
+    seen: list = field(default_factory=list)
+
+    @property
+    def needs(self):
+        return frozenset({"loss", "progress", "entropy", "collision"})
+
+    def score(self, signals):
+        self.seen.append(signals)
+        return signals.loss
+
+
+class Watched(Compass):
+    def measure(self, *given):
+        seen = self.auditor.methods[0].scorer.seen
+        before = len(seen)
+        super().measure(*given)
+        self.progress = [*getattr(self, "progress", []), *(signals.progress for signals in seen[before:])]
+
+
+def test_the_compass_is_told_how_far_training_is(tmp_path):
+    data = ragged_tokens(24)
+    dataset = SelectionDataset(data, signals_for(data))
+    auditor = Auditor.of([replace(load_methods()["hardest"], scorer=Seen())], dataset)
+    trainer = trainer_for(auditor.method, data, tmp_path)
+    compass = Watched(auditor, dataset, ragged_tokens(8, seed=5), steps=2, batches=2, batch_size=2)
+    trainer.add_callback(compass)
+    trainer.train()
+    assert compass.progress == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3])
+
+
+def test_a_look_measures_of_the_logits_what_they_say():
+    data, model = ragged_tokens(1), tiny_adapter(tiny_model()).eval()
+    dataset = SelectionDataset(data, signals_for(data))
+    auditor = Auditor.of([replace(load_methods()["hardest"], scorer=Seen())], dataset)
+    with packed_attention(model), torch.no_grad():
+        _, signals = look(model, PackedCollator()([dataset[0]]), auditor, 8)
+    ids, at = data.input_ids.long(), data.response_mask.nonzero()[:, 0]
+    logits = model(input_ids=ids[None]).logits[0, at - 1].float()
+    top = logits.topk(20).values.softmax(-1)
+    for found, expected in (
+        (signals.collision, logits.softmax(-1).square().sum(-1)),
+        (signals.entropy, -(top * top.log()).sum(-1)),
+        (signals.loss, torch.nn.functional.cross_entropy(logits, ids[at], reduction="none")),
+    ):
+        assert torch.allclose(found[0], expected, atol=1e-5)
 
 
 def test_directions_are_paired_with_full_by_batch():
@@ -302,7 +346,8 @@ def test_explain_makes_every_signal_that_a_model_and_rows_give_and_refuses_the_o
         return explain([str(rows)], model="tiny-llama", methods=["random", str(file)], limit=1)
 
     for signal in ("entropy", "collision", "probability", "base_loss", "base_rank", "history_loss", "attention_mass"):
-        assert "asks" in asks(signal, f"signals.{signal}") and "not shown" not in asks(signal, f"signals.{signal}")
+        text = asks(signal, f"signals.{signal}")
+        assert "asks" in text and "not shown" not in text
     assert "not shown" not in asks("progress", "signals.loss * signals.progress")
     assert "not shown: asks, since these rows do not say which tokens are noise" in asks(
         "truth", "-signals.truth.float()"
@@ -316,7 +361,7 @@ def test_explain_makes_every_signal_that_a_model_and_rows_give_and_refuses_the_o
 
 def test_explain_takes_no_scorer_of_ones_own_for_one_of_ours(rows, tmp_path):
     (tmp_path / "sstoken.py").write_text(MINE)
-    with pytest.raises(ConfigError, match="'sstoken' is the name of a method that is there already"):
+    with pytest.raises(ConfigError, match=r"sstoken\.py: there is a method sstoken already; rename the file"):
         explain([str(rows)], model="tiny-llama", methods=[str(tmp_path / "sstoken.py")])
 
 

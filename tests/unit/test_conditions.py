@@ -121,12 +121,12 @@ def test_results_that_no_ablation_asks_for_keep_their_names(grid_of):
     assert all(more[path].ticket.name == result.ticket.name for path, result in bare.items())
 
 
-def test_facts_written_out_as_they_are_anyhow_are_the_same_results_and_others_are_not(grid_of):
+def test_options_written_out_as_they_are_anyhow_are_the_same_results_and_others_are_not(grid_of):
     def names(**options):
         tickets = Tickets(grid_of(models=["world-llama-small"], world={"pretrain_share": 1, "options": options}))
         return {path: result.ticket.name for path, result in tickets.results.items()}
 
-    assert names() == names(facts=0)
+    assert names() == names(facts=0, noise=None, questions=120, noise_factor=1)
     assert not set(names().values()) & set(names(facts=1).values())
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from tests.campaign.places import ages
 from tests.flow import Workflow
-from tests.workflow.test_new_method import MINE
+from tests.scorers import MINE
 
 METHODS = ["full", "random", "rho1-static", "oracle"]
 WORDS = ["the", "cat", "river", "stone", "blue", "walks", "seven", "over", "quiet", "house", "light", "green"]

@@ -5,34 +5,11 @@ import shutil
 import pandas as pd
 import yaml
 
-MINE = '''
-"""Keep the tokens that the model finds hardest."""
-
-from __future__ import annotations
-
-from dataclasses import dataclass
-
-import torch
-
-from sstoken.selection import Scorer, Signals
-
-
-@dataclass(frozen=True)
-class Config(Scorer):
-    """``score_i = L_θ(x_i)``."""
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"loss"})
-
-    def score(self, signals: Signals) -> torch.Tensor:
-        return signals.loss
-'''
+from tests.flow import Workflow
+from tests.scorers import MINE
 
 
 def test_one_file_and_one_entry_reach_the_table(tmp_path, root):
-    from tests.flow import Workflow
-
     for name in ("Snakefile", "workflow", "config", "sstoken"):
         source = root / name
         copy = shutil.copytree if source.is_dir() else shutil.copy

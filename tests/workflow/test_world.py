@@ -39,6 +39,29 @@ def judged(tables, chance: pd.Series) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def test_differences_are_read_whichever_way_round_they_stand(tmp_path):
+    """The proof below, on a table of two benchmarks."""
+    rows = [
+        (m, a, b, k, value, value - 2, value + 2)
+        for m, a, b, values in (
+            ("one", "base", "clean", (-12, -3, -1)), ("one", "base", "full", (-5, -4, -6)),
+            ("one", "oracle", "full", (6, 6, 6)), ("one", "oracle", "easiest", (7, 7, 7)), ("one", "oracle", "base", (9, 9, 9)),
+        )
+        for k, value in zip(("Average", "a", "b"), values, strict=True)
+    ]  # fmt: skip
+    columns = ["model", "method", "against", "benchmark", "estimate", "low", "high"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "differences.csv")
+    averages = [("one", "clean", k, value) for k, value in (("Average", 60), ("a", 29), ("b", 96))]
+    averages += [("one", "base", "a", 60), ("one", "base", "b", 60)]
+    named = pd.DataFrame(averages, columns=["model", "method", "benchmark", "estimate"])
+    named.to_csv(tmp_path / "averages.csv")
+    found = judged(tmp_path, pd.Series({"a": 0.25, "b": 0.25})).loc["one"]
+    assert found.to_dict() == {
+        "clean - base": 12, "benchmarks above base": 1, "full - base, low": 3, "oracle - full": 6, "oracle - full, low": 4,
+        "oracle - nearest of doing little": 7, "benchmarks in range": 0,
+    }  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "world"),

@@ -30,11 +30,6 @@ if left_out := sstoken.drop_settings_of_the_environment():
 sstoken.switch_hub_off()
 
 
-# what training waits for comes first, evaluations last: nothing waits for those, and they fill the cores to the end
-EARLY, TRAINING, LAST = 2, 1, 0
-FIRST = 1000  # what needs network, which all training waits for
-
-
 def any_of(known):
     return "|".join(map(re.escape, known)) or "(?!)"
 

@@ -10,7 +10,7 @@ rule pretrain:
         f"{ROOT}/logs/pretrain/{{job}}.log",
     benchmark:
         f"{ROOT}/logs/pretrain/{{job}}.benchmark.tsv"
-    priority: soon("pretrain", EARLY)
+    priority: soon("pretrain")
     conda:
         "../envs/sstoken.yaml"
     threads: 1
@@ -37,7 +37,7 @@ rule model:
         f"{ROOT}/logs/model/{{job}}.log",
     benchmark:
         f"{ROOT}/logs/model/{{job}}.benchmark.tsv"
-    priority: soon("model", EARLY)
+    priority: soon("model")
     conda:
         "../envs/sstoken.yaml"
     threads: 1
@@ -64,7 +64,7 @@ rule world:
         f"{ROOT}/logs/world/{{job}}.log",
     benchmark:
         f"{ROOT}/logs/world/{{job}}.benchmark.tsv"
-    priority: soon("world", EARLY)
+    priority: soon("world")
     conda:
         "../envs/sstoken.yaml"
     threads: 1
@@ -92,7 +92,7 @@ rule heldout:
         f"{ROOT}/logs/heldout/{{job}}.log",
     benchmark:
         f"{ROOT}/logs/heldout/{{job}}.benchmark.tsv"
-    priority: soon("heldout", EARLY)
+    priority: soon("heldout")
     conda:
         "../envs/sstoken.yaml"
     threads: 1
@@ -118,7 +118,7 @@ rule tokens:
         f"{ROOT}/logs/tokens/{{job}}.log",
     benchmark:
         f"{ROOT}/logs/tokens/{{job}}.benchmark.tsv"
-    priority: soon("tokens", EARLY)
+    priority: soon("tokens")
     conda:
         "../envs/sstoken.yaml"
     threads: 1

@@ -10,7 +10,7 @@ rule evaluate:
         f"{ROOT}/logs/evaluate/{{job}}.log",
     benchmark:
         f"{ROOT}/logs/evaluate/{{job}}.benchmark.tsv"
-    priority: soon("evaluate", LAST)
+    priority: soon("evaluate")
     conda:
         "../envs/sstoken.yaml"
     threads: 1

@@ -15,7 +15,7 @@ rule fetch_model:
         f"{ROOT}/logs/fetch_model/{{job}}.log",
     benchmark:
         f"{ROOT}/logs/fetch_model/{{job}}.benchmark.tsv"
-    priority: FIRST
+    priority: soon("fetch_model")
     conda:
         "../envs/sstoken.yaml"
     threads: 1
@@ -42,7 +42,7 @@ rule fetch_rows:
         f"{ROOT}/logs/fetch_rows/{{job}}.log",
     benchmark:
         f"{ROOT}/logs/fetch_rows/{{job}}.benchmark.tsv"
-    priority: FIRST
+    priority: soon("fetch_rows")
     conda:
         "../envs/sstoken.yaml"
     threads: 1
@@ -69,7 +69,7 @@ rule fetch_benchmarks:
         f"{ROOT}/logs/fetch_benchmarks/{{job}}.log",
     benchmark:
         f"{ROOT}/logs/fetch_benchmarks/{{job}}.benchmark.tsv"
-    priority: FIRST
+    priority: soon("fetch_benchmarks")
     conda:
         "../envs/sstoken.yaml"
     threads: 1

@@ -33,9 +33,9 @@ def fetched_first(wildcards):
     return [] if "audit" in workflow.dag_settings.targets else JOBS.fetched()
 
 
-def soon(rule, among_its_turn):
+def soon(rule):
     """Of a rule's job: its priority."""
-    return lambda wildcards: JOBS.priority(rule, wildcards.job, among_its_turn)
+    return lambda wildcards: JOBS.priority(rule, wildcards.job)
 
 
 def each_result(rule, tell):

@@ -10,7 +10,7 @@ rule losses:
         f"{ROOT}/logs/losses/{{job}}.log",
     benchmark:
         f"{ROOT}/logs/losses/{{job}}.benchmark.tsv"
-    priority: soon("losses", EARLY)
+    priority: soon("losses")
     conda:
         "../envs/sstoken.yaml"
     threads: 1

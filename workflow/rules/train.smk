@@ -11,7 +11,7 @@ rule train:
         f"{ROOT}/logs/train/{{job}}.log",
     benchmark:
         f"{ROOT}/logs/train/{{job}}.benchmark.tsv"
-    priority: soon("train", TRAINING)
+    priority: soon("train")
     conda:
         "../envs/sstoken.yaml"
     threads: 1

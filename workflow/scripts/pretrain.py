@@ -7,4 +7,4 @@ from sstoken.records.ticket import Ticket
 with logged(snakemake.log[0]):
     params, (result,) = snakemake.params, snakemake.params.results
     options = {"ticket": Ticket(**result["ticket"]), "threads": snakemake.threads}
-    store_base(result["key"][0], params.share, Path(result["record"]), facts=params.facts, **options)
+    store_base(result["key"][0], params.share, params.facts, Path(result["record"]), **options)
