@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
+from sstoken.experiment.grid import Grid
 from sstoken.experiment.layout import HELD_OUT
 from sstoken.records.provenance import DamagedRecord, read_record
 
@@ -39,6 +40,14 @@ class Progress:
         self.before, self.start = set(self.seconds), now()
         while self.first_table():  # of what was there before, which is no news
             pass
+
+    @classmethod
+    def of(cls, grid: Grid, tickets: Mapping[Path, str]) -> Progress:
+        """Of a grid: each model's main table, and before them that of the first model's first seed, which is made first."""
+        first, seeds = next(iter(grid.models)), grid.seeds
+        tables = {f"Seed {seeds[0]} of {first}": grid.main_table(first, seeds[0])} if len(seeds) > 1 else {}
+        tables |= {model: grid.main_table(model) for model in grid.models}
+        return cls(grid.progress(), tickets, tables, grid.refusal_benchmarks)
 
     def _read(self) -> None:
         for path in self.records:

@@ -3,6 +3,8 @@
 import json
 import time
 
+from sstoken.experiment.config import load_config
+from sstoken.experiment.grid import Grid
 from sstoken.experiment.progress import Progress
 
 
@@ -102,6 +104,17 @@ def test_benchmarks_that_stand_in_no_average_are_in_none_here(tmp_path):
     (tmp_path / "a").write_text(json.dumps({"cost": {"seconds": 1}, "scores": rows}))
     progress.line()
     assert "25.00" in progress.first_table()
+
+
+def test_a_grids_first_seed_is_told_before_its_tables_and_its_refusals_stand_apart(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    grid = Grid(load_config(root / "config" / "safety.yaml"))
+    progress = Progress.of(grid, {})
+    first, *models = progress.tables
+    assert first == f"Seed {grid.seeds[0]} of {models[0]}" and models == list(grid.models)
+    assert {len(paths) for paths in progress.tables[first].values()} == {1} and len(grid.seeds) > 1
+    assert progress.tables[first].keys() == progress.tables[models[0]].keys()
+    assert progress.apart == {"heldout", "refusal", "over_refusal", *grid.refusal_benchmarks}
 
 
 def test_what_comes_after_a_first_table_is_called_from_then_on(tmp_path):

@@ -17,7 +17,7 @@ from sstoken.world import build_world, generate
 from sstoken.world.align import ALIGNED, align
 from sstoken.world.corpus import corpus
 from sstoken.world.facts import QUESTIONS
-from sstoken.world.pretrain import pretrain
+from sstoken.world.pretrain import pretrain, pretrain_base
 from sstoken.world.tokenizer import EOS, ROLES, build_tokenizer, random_model
 
 WEIGHTS = Path(sstoken.world.__file__).parent / "weights"
@@ -124,6 +124,15 @@ def test_short_pretraining_lowers_the_loss(tmp_path):
     log = [json.loads(line) for line in (tmp_path / "pretrain.jsonl").read_text().splitlines()]
     assert log[-1]["step"] == len(losses) - 1 and 0 < log[-1]["loss"] < log[0]["loss"]
     assert AutoModelForCausalLM.from_pretrained(tmp_path).dtype == torch.float16
+
+
+@pytest.mark.parametrize("facts", [0, 1])
+def test_a_base_reads_of_its_own_worlds_people(tmp_path, monkeypatch, facts):
+    monkeypatch.setattr("sstoken.world.pretrain.pretrain", lambda texts, out, **options: [*texts, options["facts"]])
+    *texts, told = pretrain_base("llama-small", tmp_path, share=0.001, facts=facts)
+    one, other = (set().union(*build_world(number).people.values()) for number in (facts, 1 - facts))
+    words = {word.strip(".,:?") for text in texts for word in text.split()}
+    assert told == facts and len(words & one) > 10 * len(words & (other - one))
 
 
 @pytest.mark.skipif(not SHIPPED, reason="no base models are shipped yet")

@@ -74,15 +74,7 @@ def start():
     for kind, name in MADE_ANEW.items():
         JOBS.replace(kind, name)
     FAILURES.watch(to_run())
-    progress = Progress(GRID.progress(), JOBS.wanted(), tables_on_the_way(), GRID.refusal_benchmarks)
-    progress.watch(say, then=SO_FAR)
-
-
-def tables_on_the_way():
-    """Title -> method -> records: each model's main table, and that of the first model's first seed, which is made first."""
-    first, seeds = next(iter(GRID.models)), GRID.seeds
-    early = {f"Seed {seeds[0]} of {first}": GRID.main_table(first, seeds[0])} if len(seeds) > 1 else {}
-    return early | {model: GRID.main_table(model) for model in GRID.models}
+    Progress.of(GRID, JOBS.wanted()).watch(say, then=SO_FAR)
 
 
 def to_run():
