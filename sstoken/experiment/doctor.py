@@ -84,7 +84,7 @@ def _packages(grid: Grid | None) -> Iterator[Finding]:
         elif extra and not (CHECKOUT / "Snakefile").exists():
             yield Finding(f"{name}: {'; '.join(faults)} (only the workflow needs them)")
         else:
-            install = "make reproduce installs them, or pip install -r requirements.lock"
+            install = "make reproduce installs them"
             yield Finding(f"{name}: {'; '.join(faults)}; {install if extra else 'pip install --upgrade sstoken'}", True)
 
 

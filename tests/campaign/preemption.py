@@ -89,7 +89,11 @@ def terminated(slurm: Slurm, job: str) -> None:
 
 
 def out_of_time(slurm: Slurm, job: str) -> None:
-    """The limit of a running job, set to what it has used: SLURM ends it at its next look."""
+    """The limit of a running job, set to what it has used: SLURM ends it at its next look, half a minute later at most.
+
+    The job stands still until then: it would else be over.
+    """
+    slurm.halt(job)
     slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=00:00:01")
 
 

@@ -1,5 +1,6 @@
 """Configurations: closed, filled in, explained; pins in one place; the house's rules."""
 
+import re
 import tomllib
 from dataclasses import fields
 from importlib.metadata import requires, version
@@ -164,11 +165,24 @@ def test_a_models_own_keep_ratio_reaches_selecting_methods_only(tmp_path):
     assert "keep_ratio" not in grid.method_entry("full", "big")
 
 
+def pins(path):
+    """Package -> version of a file of requirements."""
+    lines = path.read_text().splitlines()
+    found = [line.split()[0].split("==") for line in lines if "==" in line and line[0] not in "# "]
+    return {name.lower().replace("_", "-"): version for name, version in found}
+
+
+def test_every_line_of_the_lock_has_hashes(root):
+    entries = re.split(r"\n(?=\w)", (root / "requirements.lock").read_text().rstrip("\n"))[1:]
+    assert len(entries) == len(pins(root / "requirements.lock")) > 100
+    for entry in entries:
+        assert re.fullmatch(r"[\w.-]+==[\w.]+( \\\n    --hash=sha256:[0-9a-f]{64})+", entry), entry[:200]
+
+
 def test_pins_are_the_same_everywhere(root):
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    lock = dict(line.split("==") for line in (root / "requirements.lock").read_text().splitlines() if "==" in line)
-    names = {name.lower().replace("_", "-"): pin for name, pin in lock.items()}
+    names = pins(root / "requirements.lock")
     product = [*project["dependencies"], *(p for extra in ("workflow", "eval", "report") for p in extras[extra])]
     asked = [Requirement(text) for text in [*product, *extras["smollm2"], *extras["test"]]]
     for requirement in asked:
@@ -182,10 +196,7 @@ def test_pins_are_the_same_everywhere(root):
 def test_the_lowest_version_asked_for_is_one_that_the_suite_runs_on(root):
     """Of requirements-oldest.txt where it names the package, else of the lock."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    tested = {}
-    for file in ("requirements.lock", "requirements-oldest.txt"):
-        pins = [line.split("==") for line in (root / file).read_text().splitlines() if "==" in line and line[0] != "#"]
-        tested |= {name.lower().replace("_", "-"): version for name, version in pins}
+    tested = pins(root / "requirements.lock") | pins(root / "requirements-oldest.txt")
     extras = project["optional-dependencies"]
     for text in [*project["dependencies"], *extras["workflow"], *extras["eval"], *extras["report"]]:
         requirement = Requirement(text)
