@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from sstoken.data import TokenData
-from sstoken.report.selection_scores import PHASES, wins_within_samples
+from sstoken.report.selection_scores import PHASES, sample_weights, wins_within_samples
 
 COLUMNS = ["model", "method", "seed", "phase", "kind", "auc", "low", "high", "precision", "recall", "n_tokens"]
 LEVEL = 0.95
@@ -29,7 +29,7 @@ def clustered_auc(wins_KS: np.ndarray, pairs_KS: np.ndarray) -> tuple[float, flo
     NaN where no sample has a pair; no interval where one sample alone has.
 
     Args:
-        wins_KS, pairs_KS: a row a kind of noise, or [S] for one.
+        wins_KS, pairs_KS: a row a kind of noise, or [S] for one; weighted or not.
     """
     wins_KS, pairs_KS = np.atleast_2d(wins_KS), np.atleast_2d(pairs_KS)
     used = pairs_KS.sum(axis=0) > 0
@@ -40,7 +40,8 @@ def clustered_auc(wins_KS: np.ndarray, pairs_KS: np.ndarray) -> tuple[float, flo
     auc = wins.sum() / total
     if count == 1:
         return auc, np.nan, np.nan
-    auc_K1 = wins.sum(axis=1, keepdims=True) / np.maximum(pairs.sum(axis=1, keepdims=True), 1)
+    pairs_K1 = pairs.sum(axis=1, keepdims=True)
+    auc_K1 = wins.sum(axis=1, keepdims=True) / np.where(pairs_K1 > 0, pairs_K1, 1)
     deviation = np.sqrt(count / (count - 1) * ((wins - auc_K1 * pairs).sum(axis=0) ** 2).sum()) / total
     half = stats.t.ppf((1 + LEVEL) / 2, count - 1) * deviation
     return auc, max(auc - half, 0.0), min(auc + half, 1.0)
@@ -51,8 +52,9 @@ def audit_rows(record: Mapping[str, np.ndarray], step_S: np.ndarray, data: Token
 
     phase: ``all``, or a fifth of training, from 1. kind: ``all`` noise, ``harm`` (the mean over kinds, each counting once),
     ``varying`` (all noise against those clean tokens that stand where noise can stand), or one kind. auc: pairs of a clean
-    and a noise token of one sample. precision: clean share of what is kept; recall: kept share of what is clean (kind
-    ``all`` alone). n_tokens: noise tokens; where nothing is labelled, response tokens.
+    and a noise token of one sample, samples weighted by ``sample_weights``. precision: clean share of what is kept;
+    recall: kept share of what is clean (kind ``all`` alone). n_tokens: noise tokens; where nothing is labelled, response
+    tokens.
 
     Args:
         record: ``score`` [R], ``keep`` [R]. step_S: as ``SelectionTrainer`` leaves it. data: S samples.
@@ -74,17 +76,20 @@ def audit_rows(record: Mapping[str, np.ndarray], step_S: np.ndarray, data: Token
         varying_R = ~data.always_clean[data.response_mask].numpy()
     noise_KR = np.array([truth_R == code + 1 for code in range(len(data.kinds))])
 
-    def counted(clean_R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(wins [K, S], pairs [K, S]) of each kind's tokens against these clean ones."""
+    def counted(clean_R: np.ndarray, *codes: int) -> tuple[np.ndarray, np.ndarray]:
+        """(wins [K, S], pairs [K, S]) of these kinds' tokens against these clean ones, times the samples' weights."""
         found = []
-        for noise_R in noise_KR:
-            at_R = (noise_R | clean_R) & (phase_R > 0)
+        for code in codes:
+            at_R = (noise_KR[code] | clean_R) & (phase_R > 0)
             found.append(wins_within_samples(score_R[at_R], sample_R[at_R], clean_R[at_R], len(data)))
-        return np.array([wins for wins, _ in found]), np.array([pairs for _, pairs in found])
+        all_R = (noise_KR[list(codes)].any(axis=0) | clean_R) & (phase_R > 0)
+        weight_S = sample_weights(sample_R[all_R], len(data))
+        return np.array([wins for wins, _ in found]) * weight_S, np.array([pairs for _, pairs in found]) * weight_S
 
-    open_wins_KS, open_pairs_KS = counted(clean_R & varying_R)
-    against = {"all": (~clean_R, *counted(clean_R)), "varying": (~clean_R, open_wins_KS, open_pairs_KS)}
-    against |= {k: (noise_KR[c], open_wins_KS[c : c + 1], open_pairs_KS[c : c + 1]) for c, k in enumerate(data.kinds)}
+    every = range(len(data.kinds))
+    open_R = clean_R & varying_R
+    against = {"all": (~clean_R, *counted(clean_R, *every)), "varying": (~clean_R, *counted(open_R, *every))}
+    against |= {kind: (noise_KR[code], *counted(open_R, code)) for code, kind in enumerate(data.kinds)}
     rows = []
     for kind, (noise_R, wins_KS, pairs_KS) in against.items():
         for phase in phases:

@@ -28,7 +28,7 @@ def wins_within_samples(
     """Mann-Whitney's U of each sample: (wins [S], pairs [S]), float64.
 
     A pair is a clean and a noise token of one sample; it is won where the clean token's score is higher, half won at a
-    tie. ``sum(wins) / sum(pairs)`` is the AUC of a score that is ranked within the sample.
+    tie. ``wins / pairs`` is the AUC of a score within the sample; samples are pooled with ``sample_weights``.
 
     Args:
         score_R: scores. sample_R: each token's sample, in [0, samples). clean_R: bool.
@@ -48,14 +48,24 @@ def wins_within_samples(
     return wins, count * (tokens - count)
 
 
+def sample_weights(sample_R: np.ndarray, samples: int) -> np.ndarray:
+    """``w_s = 1 / (m_s + n_s + 1)`` [S] for m_s clean and n_s noise tokens, all of them given (van Elteren 1960).
+
+    The AUC of several samples is ``Σ w_s·wins_s / Σ w_s·pairs_s``: a sample counts by its tokens.  By its pairs, which grow
+    with the square of its length, a few long samples would outvote all others.
+    """
+    return 1 / (np.bincount(sample_R, minlength=samples) + 1)
+
+
 def selection_scores(record: Selection, data: TokenData) -> pd.DataFrame:
     """One run's rows: the columns of ``COLUMNS`` from ``phase`` on.
 
     phase: ``all``, or a fifth of training, from 1. kind: ``all`` noise, or one kind of it. tokens: noise tokens of that
     kind. auc: the share of (clean token, noise token) pairs of one sample in which the clean one scores higher (1: the
-    score finds the noise, 0.5: it knows nothing of it); auc_pooled: the same over pairs of any two samples, which is
-    what a ranking over the whole data set sees. kept: share of the kind's tokens that were trained on; precision: share
-    of the kept tokens that are clean; recall: share of the clean tokens that were kept (kind ``all`` alone).
+    score finds the noise, 0.5: it knows nothing of it), samples weighted by ``sample_weights``; auc_pooled: the share over
+    pairs of any two samples, which is what a ranking over the whole data set sees. kept: share of the kind's tokens that
+    were trained on; precision: share of the kept tokens that are clean; recall: share of the clean tokens that were kept
+    (kind ``all`` alone).
 
     auc_open: auc over clean tokens that could have been noise: those of ``data.always_clean`` (fixed labels, end of turn) are
     left out, since a score tells them apart by their place. auc_kinds (kind ``all`` alone): the unweighted mean of the
@@ -81,22 +91,22 @@ def selection_scores(record: Selection, data: TokenData) -> pd.DataFrame:
         noise_R = ~clean_R if code == 0 else truth_R == code
         chosen_R = (clean_R | noise_R) & (phase_S[sample_R] > 0)
         chosen = (score_R[chosen_R], sample_R[chosen_R], clean_R[chosen_R])
-        wins_S, pairs_S = wins_within_samples(*chosen, len(data))
+        won = _weighted(*chosen, len(data))
         if open_R is not None:
             opened = (score_R[chosen_R & open_R], sample_R[chosen_R & open_R], clean_R[chosen_R & open_R])
-            open_wins_S, open_pairs_S = wins_within_samples(*opened, len(data))
+            open_won = _weighted(*opened, len(data))
         with_kind_S = np.bincount(sample_R, weights=noise_R, minlength=len(data)) > 0
         for phase in ("all", *range(1, PHASES + 1)):
             within_S = phase_S > 0 if phase == "all" else phase_S == phase
             within_R = within_S[sample_R]
             noise = noise_R & within_R
             row = {"phase": phase, "kind": kind, "tokens": int(noise.sum())}
-            row["auc"] = _ratio(wins_S, pairs_S, within_S)
+            row["auc"] = _ratio(*won, within_S)
             row["auc_pooled"] = _auc(score_R[(clean_R | noise_R) & within_R], clean_R[(clean_R | noise_R) & within_R])
             row["precision"] = _mean(clean_R[keep_R & within_R]) if code == 0 else np.nan
             row["recall"] = _mean(keep_R[clean_R & within_R]) if code == 0 else np.nan
             row["kept"] = _mean(keep_R[noise])
-            row["auc_open"] = _ratio(open_wins_S, open_pairs_S, within_S) if open_R is not None else np.nan
+            row["auc_open"] = _ratio(*open_won, within_S) if open_R is not None else np.nan
             teaching = teaches_R & clean_R & within_R if teaches_R is not None else np.zeros_like(clean_R)
             teaching = teaching if code == 0 else teaching & with_kind_S[sample_R]
             row["teaching_tokens"], row["teaching_kept"] = int(teaching.sum()), _mean(keep_R[teaching])
@@ -114,6 +124,15 @@ def _of_response(data: TokenData, name: str) -> np.ndarray | None:
     """A label of tokens, bool [R]; None where the data set does not have it."""
     labels_N = getattr(data, name)
     return None if labels_N is None else labels_N[data.response_mask].numpy().astype(bool)
+
+
+def _weighted(
+    score_R: np.ndarray, sample_R: np.ndarray, clean_R: np.ndarray, samples: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(wins [S], pairs [S]), both times the samples' weights."""
+    weight_S = sample_weights(sample_R, samples)
+    wins_S, pairs_S = wins_within_samples(score_R, sample_R, clean_R, samples)
+    return wins_S * weight_S, pairs_S * weight_S
 
 
 def _ratio(wins_S: np.ndarray, pairs_S: np.ndarray, within_S: np.ndarray) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from transformers import TrainerCallback
@@ -19,7 +20,7 @@ from sstoken.data import TokenData
 from sstoken.models.anatomy import layer_index
 from sstoken.selection import Scorer, Signals, token_loss
 from sstoken.selection.methods import Method
-from sstoken.training.collate import PackedCollator, segments_of, signals_of, to_grid
+from sstoken.training.collate import PackedCollator, segments_of, signals_of
 from sstoken.training.dataset import SelectionDataset, fixed_mask
 from sstoken.training.objective import kept
 from sstoken.training.packing import forward
@@ -125,6 +126,7 @@ class Compass(TrainerCallback):
     ``cos(g_m, g_h)`` with ``g_m`` the gradient, in the trained parameters, of the mean loss over the tokens that method m
     keeps of a batch, and ``g_h`` that of the mean loss over all response tokens of the held-out rows.  A forward pass a
     batch, and a backward pass a batch and method, at ``steps`` steps spread evenly over training, each with other batches.
+    The output projection is gone back through once a batch: a token's loss depends on its own last state alone.
 
     Args:
         auditor, dataset: of the run. heldout: rows that the run does not train on; of these ``clean``, all where None. Twice
@@ -163,25 +165,53 @@ class Compass(TrainerCallback):
         parameters = [p for p in model.parameters() if p.requires_grad]
         clean = 0
         for batch in self.heldout:
-            loss_R, _ = look(model, batch, self.auditor, self.chunk_size)
-            clean = clean + _gradient(loss_R.sum(), parameters, keep=False)
+            states = look(model, batch, self.auditor, self.chunk_size)[0]
+            clean = clean + states.gradient(torch.ones_like(states.loss_R), parameters, keep=False)
         for number, batch in enumerate(self.batches[turn]):
-            loss_R, signals = look(model, batch, self.auditor, self.chunk_size, progress=progress)
+            states, signals = look(model, batch, self.auditor, self.chunk_size, progress=progress)
             verdicts = {name: keep_BR for name, (_, keep_BR) in self.auditor.verdicts(signals).items()}
             verdicts = {"full": signals.mask_BR} | verdicts
-            loss_BR = to_grid(loss_R, _on(batch, loss_R.device))
             for place, (name, keep_BR) in enumerate(verdicts.items()):
-                mean = (loss_BR * keep_BR).sum() / keep_BR.sum().clamp_min(1)
-                own = _gradient(mean, parameters, keep=place + 1 < len(verdicts))
+                keep_R = keep_BR[signals.mask_BR].to(states.loss_R.dtype)
+                weight_R = keep_R / keep_R.sum().clamp_min(1)
+                own = states.gradient(weight_R, parameters, keep=place + 1 < len(verdicts))
                 cosine = torch.nn.functional.cosine_similarity(own, clean, dim=0)
                 self.found.append(Direction(name, step, number, float(cosine)))
         model.train(training)
 
 
+@dataclass(frozen=True)
+class Losses:
+    """The losses of one forward pass, and how to go back through it.
+
+    loss_R: float32. state_RD: the last hidden states, on the model's graph. source_RD: the same states, at which the graph of
+    loss_R ends; None where the output projection is trained too, and loss_R is on the model's graph.
+    """
+
+    loss_R: torch.Tensor
+    state_RD: torch.Tensor
+    source_RD: torch.Tensor | None
+
+    def gradient(self, weight_R: torch.Tensor, parameters: list[torch.Tensor], *, keep: bool) -> torch.Tensor:
+        """``Σ_i w_i ∇ loss_i`` in the parameters, flat, float32. keep: the graph, for another call."""
+        if self.source_RD is None:
+            found = torch.autograd.grad(self.loss_R, parameters, weight_R, retain_graph=keep, allow_unused=True)
+        else:
+            pulled_RD = self.pulled_RD * weight_R[:, None]
+            found = torch.autograd.grad(self.state_RD, parameters, pulled_RD, retain_graph=keep, allow_unused=True)
+        flat = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+        return torch.cat([g.reshape(-1).float() for g in flat])
+
+    @cached_property
+    def pulled_RD(self) -> torch.Tensor:
+        """Row i: the gradient of loss_i in its own state; of the other states it does not know."""
+        return torch.autograd.grad(self.loss_R.sum(), self.source_RD)[0]
+
+
 def look(
     model: torch.nn.Module, batch: dict, auditor: Auditor, chunk_size: int = 1024, *, progress: float = 0.0
-) -> tuple[torch.Tensor, Signals]:
-    """loss_R of a batch with its graph, and the signals that the audited methods ask for; within ``packed_attention``.
+) -> tuple[Losses, Signals]:
+    """The losses of a batch with their graph, and the signals that the audited methods ask for; within ``packed_attention``.
 
     progress: the signal of that name.
     """
@@ -193,21 +223,22 @@ def look(
         name: torch.empty(len(target_R), device=target_R.device) for name in auditor.needs & {"entropy", "collision"}
     }
 
+    states = {}
+
     def project(hidden_RD, weight_VD, bias_V):
+        trained = weight_VD.requires_grad or (bias_V is not None and bias_V.requires_grad)
+        states["own"] = hidden_RD
+        if hidden_RD.requires_grad and not trained:
+            states["source"] = hidden_RD = hidden_RD.detach().requires_grad_()
         return token_loss(hidden_RD, weight_VD, target_R, bias_V, chunk_size=chunk_size, measure=measured or None)
 
     loss_R = forward(model, batch["input_ids"], batch["position_ids"], segments, project)
     measured = measured | {"loss": loss_R.detach()}
     if wanted:
         measured["attention_mass"] = segments.mass_N[batch["response_R"]]
-    return loss_R, signals_of(batch, auditor.needs, progress, **measured)
+    losses = Losses(loss_R, states["own"], states.get("source"))
+    return losses, signals_of(batch, auditor.needs, progress, **measured)
 
 
 def _on(batch: dict, device: torch.device) -> dict:
     return batch | {name: value.to(device) for name, value in batch.items() if isinstance(value, torch.Tensor)}
-
-
-def _gradient(loss: torch.Tensor, parameters: list[torch.Tensor], *, keep: bool) -> torch.Tensor:
-    found = torch.autograd.grad(loss, parameters, retain_graph=keep, allow_unused=True)
-    flat = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
-    return torch.cat([g.reshape(-1).float() for g in flat])

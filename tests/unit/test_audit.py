@@ -118,9 +118,11 @@ def test_what_one_run_cannot_score_is_named_with_its_reason():
     assert "own chain" in refused["tokencleaning-self-evolving"] and "shallow" in refused["early"]
 
 
-def test_the_compass_is_the_cosine_of_two_gradients_taken_by_hand(tmp_path):
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_compass_is_the_cosine_of_two_gradients_taken_by_hand(tmp_path, whole):
+    """whole: every weight is trained, the output projection too."""
     data, heldout = ragged_tokens(6), ragged_tokens(4, seed=9)
-    model = tiny_adapter(tiny_model())
+    model = tiny_model() if whole else tiny_adapter(tiny_model())
     auditor, _, dataset = audited(data, tmp_path, ["random", "oracle"], model=model)
     compass = Compass(auditor, dataset, heldout, steps=2, batches=2, batch_size=2)
     with packed_attention(model):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sstoken.data import TokenData
+from sstoken.report.audit import audit_rows
 from sstoken.report.selection_files import Selection, read_parts
 from sstoken.report.selection_scores import selection_scores, wins_within_samples
 
@@ -21,6 +22,34 @@ def pairs_by_hand(score, sample, clean, same_sample=True):
                 pairs += 1
                 wins += (score[i] > score[j]) + 0.5 * (score[i] == score[j])
     return wins, pairs
+
+
+def auc_by_hand(score, sample, clean):
+    """Each sample's pairs one by one; a sample with N tokens weighs 1 / (N + 1)."""
+    wins = pairs = 0.0
+    for index in np.unique(sample):
+        mine = sample == index
+        own_wins, own_pairs = pairs_by_hand(score[mine], sample[mine], clean[mine])
+        wins, pairs = wins + own_wins / (mine.sum() + 1), pairs + own_pairs / (mine.sum() + 1)
+    return wins / pairs
+
+
+def test_a_long_sample_counts_by_its_tokens_and_not_by_its_pairs():
+    """Thirty samples of 4 tokens, scored right, and one of 120 tokens, scored the wrong way round."""
+    lengths = [4] * 30 + [120]
+    truth = torch.tensor([code for n in lengths for code in (0, *[0] * (n // 2), *[1] * (n // 2))], dtype=torch.uint8)
+    mask = torch.tensor([code for n in lengths for code in (False, *[True] * n)])
+    offset = torch.tensor([0, *np.cumsum([n + 1 for n in lengths])])
+    ids = torch.zeros(len(mask), dtype=torch.int32)
+    data = TokenData(ids, offset, mask, tuple(map(str, range(31))), truth, ("wrong",))
+    found = truth[mask].numpy() == 0
+    found[-120:] = ~found[-120:]
+    record = Selection(found.astype(np.float32), found, np.arange(31, dtype=np.int32))
+    rows = selection_scores(record, data).set_index(["phase", "kind"])
+    # by pairs: 30 * 4 of 30 * 4 + 3600, so 0.03
+    assert rows.loc[("all", "all"), "auc"] == pytest.approx((30 * 4 / 5) / (30 * 4 / 5 + 3600 / 121))
+    audited = audit_rows({"score": record.score, "keep": record.keep}, record.step, data).set_index(["phase", "kind"])
+    assert audited["auc"][("all", "all")] == pytest.approx(rows.loc[("all", "all"), "auc"])
 
 
 @settings(deadline=None, max_examples=200)
@@ -54,6 +83,8 @@ def test_rows_by_phase_and_kind():
     record = Selection(draw.integers(0, 5, total).astype(np.float32), draw.random(total) < 0.5, step)
     rows = selection_scores(record, data).set_index(["phase", "kind"])
     assert len(rows) == 6 * 3
+    audited = audit_rows({"score": record.score, "keep": record.keep}, step, data).set_index(["phase", "kind"])
+    assert np.allclose(audited["auc"][rows.index], rows["auc"], equal_nan=True)
     truth = data.truth[data.response_mask].numpy()
     sample = np.repeat(np.arange(60), data.response_offset.diff().numpy())
     for phase, kind in rows.index:
@@ -62,8 +93,7 @@ def test_rows_by_phase_and_kind():
         noise = truth > 0 if kind == "all" else truth == data.kinds.index(kind) + 1
         chosen = within & (noise | (truth == 0))
         row = rows.loc[(phase, kind)]
-        wins, pairs = pairs_by_hand(record.score[chosen], sample[chosen], truth[chosen] == 0)
-        assert row["auc"] == pytest.approx(wins / pairs)
+        assert row["auc"] == pytest.approx(auc_by_hand(record.score[chosen], sample[chosen], truth[chosen] == 0))
         wins, pairs = pairs_by_hand(record.score[chosen], sample[chosen], truth[chosen] == 0, same_sample=False)
         assert row["auc_pooled"] == pytest.approx(wins / pairs)
         assert row["tokens"] == (noise & within).sum()
@@ -94,8 +124,8 @@ def test_tokens_that_are_always_clean_do_not_flatter_the_score():
     sample = np.repeat(np.arange(80), data.lengths.numpy())[chosen]
     score = record_of(data).score
     rows = selection_scores(record_of(data), data).set_index(["phase", "kind"])
-    wins, pairs = pairs_by_hand(score[chosen[data.response_mask.numpy()]], sample, truth.numpy()[chosen] == 0)
-    assert rows.loc[("all", "all")]["auc_open"] == pytest.approx(wins / pairs)
+    expected = auc_by_hand(score[chosen[data.response_mask.numpy()]], sample, truth.numpy()[chosen] == 0)
+    assert rows.loc[("all", "all")]["auc_open"] == pytest.approx(expected)
 
 
 def test_a_frequent_harmless_kind_does_not_drown_a_rare_harmful_one():
