@@ -38,6 +38,30 @@ def auc_table(root: Path) -> str:
     return "\n\n".join(tables)
 
 
+def sources_table(roots: list[Path]) -> str:
+    """A row a method, a column an experiment: AUC of all noise ± half its 95 % interval, what it is of and what it took.
+
+    Args:
+        roots: ``results/{experiment}`` with ``audit/audit.csv`` each, alike but for their rows.
+    """
+    columns, cells = [], {}
+    for root in roots:
+        config = json.loads((root / "config.json").read_text())
+        column = ", ".join(Path(source).stem for source in config["data"]["train"]["sources"])
+        columns.append(column)
+        rows = pd.read_csv(root / "audit" / "audit.csv", dtype={"phase": str})
+        rows = rows[(rows["phase"] == "all") & (rows["kind"] == "all")]
+        for _, row in rows.iterrows():
+            cells.setdefault(row["method"], {})[column] = _auc(row)
+        minutes, samples = _costs(root)
+        cells.setdefault("rows; noise tokens", {})[column] = f"{samples['train']}; {rows['n_tokens'].iloc[0]}"
+        cells.setdefault("CPU minutes", {})[column] = number(sum(minutes.values()), 0)
+    lines = [f"| method | {' | '.join(columns)} |", "|---|" + "--:|" * len(columns)]
+    order = sorted(cells, key=("rows; noise tokens", "CPU minutes").__contains__)
+    lines += [f"| {name} | {' | '.join(cells[name].get(column, EMPTY) for column in columns)} |" for name in order]
+    return "\n".join(lines)
+
+
 def _auc(row: pd.Series) -> str:
     half = EMPTY if pd.isna(row["low"]) else number((row["high"] - row["low"]) / 2)
     return f"{number(row['auc'])} ± {half}"
@@ -79,6 +103,18 @@ def spent(root: Path) -> str:
         root: ``results/{experiment}``.
     """
     config = json.loads((root / "config.json").read_text())
+    minutes, rows = _costs(root)
+    shown = ", ".join(f"{stage} {number(value, 1)}" for stage, value in minutes.items())
+    seeds = ", ".join(map(str, config["seeds"]))
+    held = ", ".join(f"{count} {name}" for name, count in rows.items())
+    return (
+        f"{', '.join(config['models'])}; seed{'s' * (len(config['seeds']) > 1)} {seeds}; rows: {held}. "
+        f"{number(sum(minutes.values()), 0)} CPU minutes: {shown}."
+    )
+
+
+def _costs(root: Path) -> tuple[dict[str, float], dict[str, int]]:
+    """(stage -> CPU minutes, data set -> its samples), from the records of the jobs."""
     minutes: dict[str, float] = {}
     rows: dict[str, int] = {}
     for path in (path for room in ROOMS for path in sorted((root / room).rglob("*.json"))):
@@ -89,10 +125,4 @@ def spent(root: Path) -> str:
         minutes[cost["stage"]] = minutes.get(cost["stage"], 0.0) + (cost.get("cpu_seconds") or cost["seconds"]) / 60
         if cost["stage"] == "tokens":
             rows[record["dataset"]] = record["samples"]
-    shown = ", ".join(f"{stage} {number(value, 1)}" for stage, value in minutes.items())
-    seeds = ", ".join(map(str, config["seeds"]))
-    held = ", ".join(f"{count} {name}" for name, count in rows.items())
-    return (
-        f"{', '.join(config['models'])}; seed{'s' * (len(config['seeds']) > 1)} {seeds}; rows: {held}. "
-        f"{number(sum(minutes.values()), 0)} CPU minutes: {shown}."
-    )
+    return minutes, rows

@@ -1,8 +1,9 @@
 """Put the tables of finished runs into Markdown: what stands between ``<!-- table: … -->`` and ``<!-- end -->``.
 
 ``averages E`` and ``differences E`` are one row a method and one column a model of experiment E; ``auc E``, ``direction E``
-and ``prediction E`` are of its audit; ``spent E`` is what it took; ``bench`` is ``results/bench/step.json``; ``methods`` is
-the catalogue of methods; any other word is that table of the report, ``results/E/report/tables/<word>.md``.
+and ``prediction E`` are of its audit, ``sources E F …`` of the audits of several that differ by their rows; ``spent E`` is
+what it took; ``bench`` is ``results/bench/step.json``; ``methods`` is the catalogue of methods; any other word is that table
+of the report, ``results/E/report/tables/<word>.md``.
 A figure that the text shows from a folder ``figures/E`` is copied there from experiment E's report.
 """
 
@@ -17,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from sstoken.experiment.catalogue_text import markdown
-from sstoken.report.audit_results import auc_table, direction_table, spent
+from sstoken.report.audit_results import auc_table, direction_table, sources_table, spent
 from sstoken.report.numbers import interval, number, signed
 from sstoken.report.prediction import prediction_table
 from sstoken.selection.methods import load_methods
@@ -65,7 +66,11 @@ def _table(words: list[str], results: Path) -> str | None:
         return _bench(json.loads(path.read_text())) if path.exists() else None
     if words == ["methods"]:
         return markdown(load_methods())
-    name, experiment = words
+    name, *experiments = words
+    if name == "sources":
+        roots = [results / experiment for experiment in experiments]
+        return sources_table(roots) if all((root / "audit" / "audit.csv").exists() for root in roots) else None
+    [experiment] = experiments
     if name in FROM_AUDIT:
         needed, make = FROM_AUDIT[name]
         return make(results / experiment) if all(any((results / experiment).glob(path)) for path in needed) else None

@@ -121,6 +121,24 @@ def test_what_an_experiment_took_is_the_sum_of_its_records(tmp_path):
     assert spent(tmp_path) == "m; seeds 0, 1; rows: 7 train. 3 CPU minutes: tokens 1.0, train 2.0."
 
 
+def test_audits_of_several_files_stand_side_by_side(tmp_path):
+    for name, half in (("one", 0.02), ("two", 0.04)):
+        root = experiment(tmp_path / "results" / name, models=("a",))
+        (root / "config.json").write_text(json.dumps({"data": {"train": {"sources": [f"rows/{name}.jsonl"]}}}))
+        (root / "tokens").mkdir()
+        record = {"cost": {"stage": "tokens", "cpu_seconds": 90, "seconds": 9}, "dataset": "train", "samples": 7}
+        (root / "tokens" / "train.json").write_text(json.dumps(record))
+        path = root / "audit" / "audit.csv"
+        rows = pd.read_csv(path)
+        rows.assign(low=rows["auc"] - half, high=rows["auc"] + half).to_csv(path, index=False)
+    path = tmp_path / "x.md"
+    path.write_text("<!-- table: sources one two -->\n<!-- end -->\n<!-- table: sources one three -->\n<!-- end -->\n")
+    assert fill(path, tmp_path / "results") == (["sources one two"], ["sources one three"])
+    lines = path.read_text().splitlines()
+    assert "| method | one | two |" in lines and "| random | 0.50 ± 0.02 | 0.50 ± 0.04 |" in lines
+    assert "| rows; noise tokens | 7; 100 | 7; 100 |" in lines and "| CPU minutes | 2 | 2 |" in lines
+
+
 def test_the_tables_of_an_audit_are_put_into_a_document(tmp_path):
     experiment(tmp_path / "results" / "made-up")
     path = tmp_path / "x.md"

@@ -59,7 +59,7 @@ def test_a_cancelled_job_is_submitted_again_and_resumes(cluster):
     """A training run more in the folder of that grid, whose model and tokens are there."""
     path = cluster.configuration("same", **CHANGES | {"methods": ["full"]})
     document = yaml.safe_load(path.read_text())
-    document["training"] |= {"epochs": 60, "checkpoint_every": 20}
+    document["training"] |= {"epochs": 4, "checkpoint_every": 10}
     path.write_text(yaml.safe_dump(document))
     results, log = cluster.results("same"), cluster.folder / "out.txt"
     with open(log, "w") as out:
@@ -74,6 +74,7 @@ def test_a_cancelled_job_is_submitted_again_and_resumes(cluster):
                 time.sleep(0.2)
             running = [job for job, state, comment in cluster.slurm.jobs() if state == "RUNNING" and "train" in comment]
             assert len(running) == 1, cluster.slurm.jobs()
+            cluster.slurm.halt(running[0])  # it would else be over
             cluster.slurm.run("scancel", running[0])
             assert workflow.wait(900) == 0, log.read_text()[-4000:]
         finally:
@@ -81,4 +82,4 @@ def test_a_cancelled_job_is_submitted_again_and_resumes(cluster):
     assert [state for job, state, _ in cluster.slurm.jobs() if job == running[0]] == ["CANCELLED"]
     assert "resuming from checkpoint-" in next(results.glob("logs/train/*full*.log")).read_text()
     steps = next(results.glob("runs/*/full/**/log.jsonl")).read_text().splitlines()
-    assert len(steps) == 60 * 80 // 8
+    assert len(steps) == 4 * 80 // 8
