@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import yaml
 
 ROOT = Path(__file__).parents[1]
@@ -47,3 +48,12 @@ class Workflow:
 
     def results(self, name: str) -> Path:
         return self.folder / "results" / name
+
+
+def same_rows(part: Path, whole: Path, choice: dict[str, list]) -> None:
+    """Scores and samples of some models, methods and seeds are those of a grid that has more."""
+    for name, read in (("scores.csv", pd.read_csv), ("samples.parquet", pd.read_parquet)):
+        mine, theirs = read(part / name), read(whole / name)
+        for column, values in (("model", "models"), ("method", "methods"), ("seed", "seeds")):
+            theirs = theirs[theirs[column].isin(choice[values])]
+        assert len(mine) and mine.reset_index(drop=True).equals(theirs.reset_index(drop=True)), name

@@ -3,17 +3,15 @@
 import subprocess
 import time
 
-import pandas as pd
 import pytest
 import yaml
 
-from tests.flow import Workflow
+from tests.flow import same_rows
 from tests.slurm import Cluster, Slurm, missing
 
 CHANGES = {
     "models": ["tiny-llama"],
     "methods": ["base", "sstoken"],
-    "benchmarks": ["arc_easy"],
     "seeds": [0],
     "device": "cpu",
     "runs_in_one_job": 1,
@@ -44,13 +42,9 @@ def cluster(slurm, tmp_path_factory):
     return flow
 
 
-def test_slurm_makes_the_table_that_this_machine_makes(cluster, tmp_path_factory):
-    here = Workflow(tmp_path_factory.mktemp("here"))
-    here.run(here.configuration("same", **CHANGES))
-    tables = [flow.results("same") / "report" / "tables" / "main.csv" for flow in (here, cluster)]
-    assert tables[0].read_bytes() == tables[1].read_bytes()
-    scores = [pd.read_csv(flow.results("same") / "scores.csv") for flow in (here, cluster)]
-    assert scores[0].equals(scores[1])
+def test_slurm_makes_the_scores_that_this_machine_makes(cluster, ci):
+    same_rows(cluster.results("same"), ci.results("ci"), CHANGES)
+    assert (cluster.results("same") / "report" / "tables" / "main.csv").exists()
     ran = [comment for _, state, comment in cluster.slurm.jobs() if state == "COMPLETED"]
     assert any("train" in comment for comment in ran) and any("evaluate" in comment for comment in ran)
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from safetensors.torch import load_file
 from snakemake.script import PythonScript
 
 from sstoken.experiment.warm import WarmParent, can_watch, environment, fetches, use_warm_jobs
 from sstoken.jobs.warm import LIBRARIES
-from tests.campaign.runs import SMALL, different
+from tests.flow import same_rows
 
 pytestmark = pytest.mark.skipif(not can_watch(), reason="each job starts in a Python of its own here")
 
@@ -246,17 +247,20 @@ def runs(pid):
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def test_results_are_those_of_jobs_that_start_alone(workflow, tmp_path_factory):
-    """Byte for byte: tables, samples, adapters."""
-    small = SMALL | {"methods": ["sstoken"], "benchmarks": ["arc_easy"]}
-    path = workflow.configuration("kill", **small)
-    workflow.run(path)
-    warm = workflow.folder / "warm"
-    workflow.results("kill").rename(warm)
-    command = workflow.command(path)
+def test_results_are_those_of_jobs_that_start_alone(ci, workflow):
+    """One method of ci.yaml again, each job in a Python of its own: adapter, selection, samples and scores, bit for bit."""
+    one = {"models": ["tiny-llama"], "methods": ["sstoken"], "seeds": [0]}
+    command = workflow.command(workflow.configuration("ci", **one))
     done = subprocess.run(command, cwd=workflow.folder, env=workflow.environment() | {"SSTOKEN_COLD_JOBS": "1"})
     assert done.returncode == 0
-    assert different(workflow.results("kill"), warm) is None
+    warm, cold = ci.results("ci"), workflow.results("ci")
+    files = [path.relative_to(cold) for path in cold.glob("runs/**/*.safetensors")]
+    assert len(files) == 2
+    for path in files:
+        mine, theirs = load_file(cold / path), load_file(warm / path)
+        assert mine.keys() == theirs.keys()
+        assert all(mine[key].numpy().tobytes() == theirs[key].numpy().tobytes() for key in mine)
+    same_rows(cold, warm, one)
 
 
 HELD = """
