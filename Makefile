@@ -48,8 +48,7 @@ PINS = grep -oE '^[[:alnum:]][^ ]*==[^ ]+' requirements.lock
 # a process a core: the tests' own work is too small for more threads
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-# an experiment has a lock of its own, let go of by its death (workflow/rules/jobs.smk); Snakemake's would have to be undone
-ONCE = --nolock --workflow-profile workflow/profiles/default
+HERE = --workflow-profile workflow/profiles/default
 
 # a misspelt variable would be left out in silence: SETS="seeds=[0]" runs another experiment than the one asked for
 KNOWN := CONFIG SET PYTHON TORCH_INDEX TORCH BASE_PYTHON BENCH CAMPAIGN MAKEFLAGS SHELL
@@ -60,14 +59,14 @@ $(if $(WRONG),$(error unknown variable $(WRONG); known: CONFIG, SET, PYTHON, TOR
 .DELETE_ON_ERROR:
 
 reproduce: $(SETUP)
-	@$(START) --cores all --quiet host reason $(ONCE)
+	@$(START) --cores all --quiet host reason $(HERE)
 
 help:
 	@sed -n 's/^# //p;/^CONFIG/q' Makefile
 
 # what needs network, on the machine that has it; everything else then runs without
 fetch: $(SETUP)
-	@$(START) --cores 1 $(ONCE) --until fetch_model fetch_rows fetch_benchmarks
+	@$(START) --cores 1 $(HERE) --until fetch_model fetch_rows fetch_benchmarks
 
 report plan status audit: $(SETUP)
 	@$(RUN) -m sstoken $@ $(SETTINGS)

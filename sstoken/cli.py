@@ -215,14 +215,15 @@ def _audit(arguments: argparse.Namespace) -> None:
     from sstoken.experiment.config import read_config
     from sstoken.experiment.grid import Grid
     from sstoken.experiment.own import words_of_scorers
-    from sstoken.experiment.start import start
+    from sstoken.experiment.start import SNAKEFILE, start
 
     words = list(arguments.settings)
     if arguments.method:
         words += words_of_scorers(read_config([arguments.config], words)["methods"], arguments.method)
     grid = Grid(read_config([arguments.config], words))
     try:
-        start(arguments.config, words, ["--cores", "all", "--quiet", "host", "reason", "--", "audit"])
+        profile = ["--workflow-profile", str(SNAKEFILE.parent / "workflow" / "profiles" / "default")]
+        start(arguments.config, words, [*profile, "--cores", "all", "--quiet", "host", "reason", "--", "audit"])
     except SystemExit as end:  # with which Snakemake ends
         if not end.code:
             print("\n\n".join((grid.root / "audit" / model / "audit.txt").read_text() for model in grid.models))

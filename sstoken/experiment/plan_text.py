@@ -25,7 +25,7 @@ def jobs_of(command: list[str]) -> list[tuple[str, int]]:
     """(rule, jobs) of the whole workflow, as Snakemake itself plans it; [] where there is no workflow beside the package."""
     if not SNAKEFILE.exists() or importlib.util.find_spec("snakemake") is None:
         return []
-    base = ["--snakefile", str(SNAKEFILE), "--cores", "1", "--dry-run", "--forceall", "--nolock"]
+    base = ["--snakefile", str(SNAKEFILE), "--cores", "1", "--dry-run", "--forceall"]
     done = subprocess.run([sys.executable, "-m", "snakemake", *base, *command], capture_output=True, text=True)
     text = done.stdout + done.stderr
     if done.returncode or "Job stats:" not in text:

@@ -103,7 +103,7 @@ def launch(
     flow: Workflow, *, config: str = "kill.yaml", options: tuple[str, ...] = (), **environment: str
 ) -> subprocess.Popen:
     """What ``make reproduce`` runs, in a session of its own, as gently as this process."""
-    words = ["--cores", "2", "--quiet", "host", "reason", "--nolock", *options]
+    words = ["--cores", "2", "--quiet", "host", "reason", *options]
     words += ["--workflow-profile", "workflow/profiles/default"]
     log = open(flow.folder / f"out-{time.monotonic_ns()}.txt", "w+")  # noqa: SIM115 (read when the process has ended)
     process = subprocess.Popen(

@@ -58,7 +58,7 @@ def test_a_job_killed_between_checkpoints_resumes_and_does_not_start_over(alone,
     config = workflow.configuration("kill", **SMALL | {"methods": ["full"], "benchmarks": ["arc_easy"]})
     folder = workflow.results("kill") / "checkpoints" / "tiny-llama" / "full" / "seed0"
     process = subprocess.Popen(
-        workflow.command(config, "--nolock"), cwd=workflow.folder, env=workflow.environment(),
+        workflow.command(config), cwd=workflow.folder, env=workflow.environment(),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     for _ in range(30000):
@@ -75,7 +75,7 @@ def test_a_job_killed_between_checkpoints_resumes_and_does_not_start_over(alone,
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
         save_file(load_file(path) | {"seconds": torch.tensor(3600.0, dtype=torch.float64)}, path, metadata=metadata)
-    workflow.run(config, "--nolock")
+    workflow.run(config)
     record = workflow.results("kill") / "runs" / "tiny-llama" / "full" / "seed0" / "run.json"
     assert 3600 < json.loads(record.read_text())["cost"]["seconds"] < 3700
     log = "".join(path.read_text() for path in (workflow.results("kill") / "logs" / "train").glob("*.log"))

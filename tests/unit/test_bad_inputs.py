@@ -416,7 +416,7 @@ def test_the_command_says_it_in_one_line(here, case):
     words, message = COMMANDS[case]
     if case.startswith("results"):
         Path("results").write_text("")
-    command = [sys.executable, "-m", "sstoken.experiment.start", *words, "--", "--cores", "1", "--nolock"]
+    command = [sys.executable, "-m", "sstoken.experiment.start", *words, "--", "--cores", "1"]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert done.returncode and re.search(message, done.stderr), done.stderr
     assert len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stderr, done.stderr

@@ -1,9 +1,12 @@
 """The audit from its command line, on one's own rows: with a scorer of one's own, and with what it says held against runs."""
 
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -47,14 +50,31 @@ def flow(tmp_path_factory):
     document = flow.configuration(
         "own", **changes, data=data, benchmarks_data=None, benchmarks_file="sstoken/evaluation/benchmarks.tsv"
     )
+    killed(flow)
     audit(flow)
     flow.said = audit(flow, "--method", "my_idea.py")
     flow.run(document)
     return flow
 
 
+COMMAND = [sys.executable, "-m", "sstoken", "audit", "own.yaml"]
+
+
+def killed(flow):
+    """An audit that dies with its jobs in the middle of one."""
+    process = subprocess.Popen(
+        COMMAND, cwd=flow.folder, env=flow.environment(), start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    while process.poll() is None and not list(flow.results("own").glob("logs/tokens/*.log")):
+        time.sleep(0.02)
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 def audit(flow, *options):
-    command = [sys.executable, "-m", "sstoken", "audit", "own.yaml", *options]
+    command = [*COMMAND, *options]
     done = subprocess.run(command, cwd=flow.folder, env=flow.environment(), capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return done.stdout + done.stderr

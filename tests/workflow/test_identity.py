@@ -55,7 +55,7 @@ class Copy(Workflow):
                             ignore=shutil.ignore_patterns("__pycache__", ".snakemake"))  # fmt: skip
 
     def command(self, config, *options):
-        base = [sys.executable, "-m", "snakemake", "--snakefile", "Snakefile", "--cores", "2", "--nolock"]
+        base = [sys.executable, "-m", "snakemake", "--snakefile", "Snakefile", "--cores", "2"]
         return [*base, "--configfile", str(config), *options]
 
     def environment(self):

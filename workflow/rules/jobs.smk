@@ -9,14 +9,20 @@ from sstoken.experiment.job_groups import Jobs
 from sstoken.experiment.layout import HELD_OUT
 from sstoken.experiment.progress import Progress
 from sstoken.experiment.redraw import Redraw
+from sstoken.experiment.settled import Settled, settle_for
 from sstoken.records.files import sha256_file
 from sstoken.records.locks import Held, locked
 from sstoken.records.terminal import styled
 
 # What is to be made, and in which jobs. A job's own process reads its order from the file that the workflow wrote.
 JOBS = Jobs(GRID, plan=workflow.is_main_process)
-# nor do Snakemake's own records of code, parameters and sets of inputs say what is to be made
-type(workflow).rerun_triggers = property(lambda _: frozenset({RerunTrigger.SOFTWARE_ENV}))
+# Snakemake's own records of code, parameters and sets of inputs do not say what is to be made. What a killed job had begun is
+# made again. Of Snakemake's lock a kill leaves something, to be undone by hand: an experiment has a lock of its own.
+settle_for(
+    type(workflow),
+    dag_settings=Settled(rerun_triggers=frozenset({RerunTrigger.SOFTWARE_ENV}), force_incomplete=True),
+    execution_settings=Settled(lock=False),
+)
 
 
 if not workflow.is_main_process and (changed := JOBS.changed_since_the_start()):
