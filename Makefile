@@ -45,8 +45,8 @@ PIP_INSTALL = quietly() { $(QUIETLY); }; quietly
 # name==version of each package of the lock, without its hashes
 PINS = grep -oE '^[[:alnum:]][^ ]*==[^ ]+' requirements.lock
 
-# a process a core: the tests' own work is too small for more threads
-PARALLEL := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+# the tests' own work is too small for more threads: processes, as many as tests/conftest.py says
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 
 HERE = --workflow-profile workflow/profiles/default
 

@@ -33,6 +33,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core
     torch.set_num_threads(1)
 
 
+def pytest_xdist_auto_num_workers():
+    """A process a core, and one for the core of whoever waits: for SLURM, a browser, a server."""
+    return min((os.cpu_count() or 1) + 1, 9)
+
+
 def pytest_collection_modifyitems(items):
     """What runs the workflow, trains, generates a world's weights or starts lm-eval is no part of `make check`.
 
