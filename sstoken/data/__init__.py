@@ -1,6 +1,6 @@
 """Instruction data: rows from files or the hub, rendered, tokenised once, stored flat."""
 
-from sstoken.data.encode import check_limits, token_data, tokenize
+from sstoken.data.encode import check_limits, rows_within, token_data, tokenize
 from sstoken.data.heldout import heldout_rows, write_heldout
 from sstoken.data.planting import planted, unplanted
 from sstoken.data.readers import BadRow, DataError, Row, read_rows, rows_of
@@ -16,6 +16,7 @@ __all__ = [
     "planted",
     "read_rows",
     "rows_of",
+    "rows_within",
     "token_data",
     "tokenize",
     "unplanted",

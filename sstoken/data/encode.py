@@ -45,6 +45,27 @@ def token_data(
     ]
 
 
+def rows_within(
+    rows: list[Row], tokenizer: PreTrainedTokenizerBase, most: int, *, template: str, max_length: int
+) -> list[Row]:
+    """The first rows whose samples, each cut at ``max_length``, have at most ``most`` tokens together.
+
+    Raises:
+        DataError: not even one sample has room.
+    """
+    place, total = {id(row): number for number, row in enumerate(rows)}, 0
+    for row, sample in _samples(rows, tokenizer, template, []):
+        if not sample.mask_T[:max_length].any():  # a bad row, which is told when the rest is tokenised
+            continue
+        count = min(len(sample.ids_T), max_length)
+        if total + count > most:
+            if not total:
+                raise DataError(f"limit_tokens {most}: the first sample alone has {count} tokens ({row.place})")
+            return rows[: place[id(row)]]
+        total += count
+    return rows
+
+
 @dataclass(frozen=True)
 class Sample:
     """One row's tokens before the cut; the last four are None where the row came without text."""

@@ -154,6 +154,8 @@ class Grid(Reported):
                 raise ConfigError(f"{who or 'the workflow'} needs the data set {part!r}; the configuration has {known}")
             section, world = dict(self.data[part]), self.worlds.get(part, "")
             section["sources"] = [self.resolve(self.hub.path_of(source), draw, world) for source in section["sources"]]
+            if section.get("limit_tokens") is None:  # no part of what tokens are made from
+                section.pop("limit_tokens", None)
             found.append({"skip": 0, "limit": None, "shuffle_seed": None} | section)
         return found
 

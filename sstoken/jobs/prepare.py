@@ -133,7 +133,7 @@ def store_tokens(
     Args:
         sections: what the data set is read from, one after the other; each may plant noise of its own.
     """
-    from sstoken.data import check_limits, planted, read_rows, tokenize
+    from sstoken.data import check_limits, planted, read_rows, rows_within, tokenize
     from sstoken.models.fits import check_fits
     from sstoken.models.load import load_config, load_tokenizer
 
@@ -144,17 +144,20 @@ def store_tokens(
         cost = Cost("tokens", model=name)
         with measured(cost, "cpu"):
             policy = text["on_bad_row"]
+            form = {"template": text["template"], "max_length": text["max_length"]}
+            tokenizer = load_tokenizer(model)
             rows, bad, planting = [], [], []
             for section in sections:
-                noise = section.get("noise")
-                read, faults = read_rows(on_bad_row=policy, **{k: v for k, v in section.items() if k != "noise"})
+                choice = dict(section)
+                noise, most = choice.pop("noise", None), choice.pop("limit_tokens", None)
+                read, faults = read_rows(on_bad_row=policy, **choice)
+                if most is not None:  # of the rows as they are: with noise and without, the same ones
+                    read = rows_within(read, tokenizer, most, **form)
                 if noise is not None:
                     read, carried = planted(read, noise)
                     planting.append(carried)
                 rows, bad = [*rows, *read], [*bad, *faults]
-            options = {"template": text["template"], "max_length": text["max_length"], "on_bad_row": policy}
-            tokenizer = load_tokenizer(model)
-            data, cut = tokenize(rows, tokenizer, counts=(counts := Counter()), **options)
+            data, cut = tokenize(rows, tokenizer, counts=(counts := Counter()), on_bad_row=policy, **form)
             check_limits(data, model)
             check_fits(data, tokenizer, load_config(model), name)
             data.save(out)

@@ -61,7 +61,7 @@ SINCE: dict[str, str] = {
     "sstoken.jobs.evaluate": "1f3782c0e0cbec81",
     "sstoken.jobs.fetch": "4db5f16b6ea4e141",
     "sstoken.jobs.losses": "3d54246290718ce1",
-    "sstoken.jobs.prepare": "f3d91b7947799f67",
+    "sstoken.jobs.prepare": "8ad4d018d398cceb",
     "sstoken.jobs.train": "d7796794bf52d353",
 }
 """Jobs' modules -> their code as it was when they began to count: results that do not name them were made by that.

@@ -16,8 +16,11 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from sstoken.data import DataError, TokenData, read_rows, tokenize
+from sstoken.data import DataError, TokenData, read_rows, rows_within, tokenize
 from sstoken.data.readers import Row
+from sstoken.jobs.prepare import store_tokens
+from sstoken.records.ticket import Ticket
+from tests.byte_models import byte_llama, byte_tokenizer
 from tests.oracles.response_mask import by_bytes
 
 EOS = "</s>"
@@ -237,6 +240,51 @@ def test_shuffle_skip_and_limit_cut_disjoint_reproducible_slices(tmp_path):
     assert first != cut(limit=20, shuffle_seed=4)
     assert not set(first) & set(second)
     assert cut(limit=3) == ["0", "1", "2"]
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=30), st.integers(1, 400), st.integers(12, 60))
+def test_a_limit_of_tokens_takes_the_first_rows_that_have_room(tokenizer, lengths, most, longest):
+    rows = [
+        row(("user", "Why? " * (n % 7)), ("assistant", "yes " * n), id=str(number)) for number, n in enumerate(lengths)
+    ]
+    form = {"template": "tulu", "max_length": longest}
+    counts = []  # of each row alone; None: a bad row, which takes no room
+    for r in rows:
+        try:
+            counts.append(len(one(tokenizer, r, **form)[0].input_ids))
+        except DataError:
+            counts.append(None)
+    expected, total = 0, 0
+    for count in counts:
+        if count is not None and total + count > most:
+            break
+        total, expected = total + (count or 0), expected + 1
+    if total:
+        assert rows_within(rows, tokenizer, most, **form) == rows[:expected]
+    elif any(counts):
+        with pytest.raises(DataError, match="the first sample alone has"):
+            rows_within(rows, tokenizer, most, **form)
+
+
+def test_rows_that_a_limit_of_tokens_takes_are_the_same_with_noise_and_without(tmp_path):
+    tokenizer = byte_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "model")
+    byte_llama(tokenizer, width=8, layers=1, positions=400).config.save_pretrained(tmp_path / "model")
+    rows = [{"prompt": f"{n}?", "completion": f"It is {n} of them. They are here. " * (1 + n % 3)} for n in range(40)]
+    section = {"sources": [write(tmp_path, "rows.jsonl", rows)], "limit_tokens": 1000}
+    found, stored = {}, {}
+    for name, noise in (("clean", {}), ("train", {"noise": {"boilerplate": 0.8}}), ("all", {"limit_tokens": None})):
+        options = {"name": "m", "dataset": name, "text": {"template": "tulu", "max_length": 300, "on_bad_row": "stop"}}
+        store_tokens(
+            model=tmp_path / "model", sections=[section | noise], out=tmp_path / f"{name}.safetensors",
+            ticket=Ticket("tokens", {}, {}), **options,
+        )  # fmt: skip
+        found[name] = (data := TokenData.load(tmp_path / f"{name}.safetensors")).ids
+        stored[name] = len(data.input_ids)
+    assert found["train"] == found["clean"] == found["all"][: len(found["clean"])] and 5 < len(found["clean"]) < 40
+    assert stored["clean"] <= 1000 < stored["train"]
+    assert TokenData.load(tmp_path / "all.safetensors").offset[len(found["clean"]) + 1] > 1000
 
 
 def test_a_missing_source_or_empty_folder_is_named(tmp_path):
