@@ -74,17 +74,17 @@ def audit_rows(record: Mapping[str, np.ndarray], step_S: np.ndarray, data: Token
     varying_R = np.ones_like(clean_R)
     if getattr(data, "always_clean", None) is not None:
         varying_R = ~data.always_clean[data.response_mask].numpy()
-    noise_KR = np.array([truth_R == code + 1 for code in range(len(data.kinds))])
+    noise_KR = truth_R == np.arange(1, len(data.kinds) + 1)[:, None]
 
     def counted(clean_R: np.ndarray, *codes: int) -> tuple[np.ndarray, np.ndarray]:
         """(wins [K, S], pairs [K, S]) of these kinds' tokens against these clean ones, times the samples' weights."""
-        found = []
-        for code in codes:
+        found_2KS = np.zeros((2, len(codes), len(data)))
+        for place, code in enumerate(codes):
             at_R = (noise_KR[code] | clean_R) & (phase_R > 0)
-            found.append(wins_within_samples(score_R[at_R], sample_R[at_R], clean_R[at_R], len(data)))
+            found_2KS[:, place] = wins_within_samples(score_R[at_R], sample_R[at_R], clean_R[at_R], len(data))
         all_R = (noise_KR[list(codes)].any(axis=0) | clean_R) & (phase_R > 0)
-        weight_S = sample_weights(sample_R[all_R], len(data))
-        return np.array([wins for wins, _ in found]) * weight_S, np.array([pairs for _, pairs in found]) * weight_S
+        wins_KS, pairs_KS = found_2KS * sample_weights(sample_R[all_R], len(data))
+        return wins_KS, pairs_KS
 
     every = range(len(data.kinds))
     open_R = clean_R & varying_R
@@ -112,7 +112,9 @@ def _harm(frame: pd.DataFrame, kinds: tuple[str, ...]) -> pd.DataFrame:
     for phase, part in frame[frame["kind"].isin(kinds)].groupby("phase", sort=False):
         known = part[part["auc"].notna()]
         auc = known["auc"].mean() if len(known) else np.nan
-        half = np.sqrt((((known["high"] - known["low"]) / 2) ** 2).sum()) / len(known) if len(known) else np.nan
+        # of a kind of one sample no interval is known, so none of the mean
+        half = np.sqrt((((known["high"] - known["low"]) / 2) ** 2).sum(skipna=False)) / max(len(known), 1)
+        half = half if len(known) else np.nan
         ends = {"low": max(auc - half, 0.0), "high": min(auc + half, 1.0)}
         rows.append({"phase": phase, "kind": "harm", "auc": auc, **ends, "n_tokens": int(part["n_tokens"].sum())})
     return pd.DataFrame(rows).reindex(columns=COLUMNS[3:])

@@ -226,7 +226,8 @@ def look(
     states = {}
 
     def project(hidden_RD, weight_VD, bias_V):
-        trained = weight_VD.requires_grad or (bias_V is not None and bias_V.requires_grad)
+        # where the head is more than a projection, the states are logits, and its parameters lie before them
+        trained = any(p is not None and p.requires_grad for p in (weight_VD, bias_V))
         states["own"] = hidden_RD
         if hidden_RD.requires_grad and not trained:
             states["source"] = hidden_RD = hidden_RD.detach().requires_grad_()

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from sstoken.data import TokenData
 from sstoken.experiment.audited import auditable
@@ -19,7 +21,7 @@ from sstoken.training.audit import Auditor, Compass, look
 from sstoken.training.collate import PackedCollator
 from sstoken.training.dataset import SelectionDataset
 from sstoken.training.packing import packed_attention
-from tests.conftest import ragged_tokens, tiny_adapter, tiny_model
+from tests.conftest import VOCABULARY, ragged_tokens, tiny_adapter, tiny_model
 from tests.scorers import MINE
 from tests.trainers import adapter_of, largest_difference, signals_for, trainer_for
 
@@ -118,11 +120,29 @@ def test_what_one_run_cannot_score_is_named_with_its_reason():
     assert "own chain" in refused["tokencleaning-self-evolving"] and "shallow" in refused["early"]
 
 
-@pytest.mark.parametrize("whole", [False, True])
-def test_the_compass_is_the_cosine_of_two_gradients_taken_by_hand(tmp_path, whole):
-    """whole: every weight is trained, the output projection too."""
+def capped():
+    """Scores are capped after the output projection, and samples lie padded."""
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+    }
+    torch.manual_seed(0)
+    return tiny_adapter(Gemma2ForCausalLM(Gemma2Config(**shape, num_hidden_layers=2, vocab_size=VOCABULARY)).eval())
+
+
+def adapted_head():
+    options = {"target_modules": ["q_proj", "lm_head"], "r": 4, "init_lora_weights": False, "task_type": "CAUSAL_LM"}
+    return get_peft_model(tiny_model(), LoraConfig(**options))
+
+
+@pytest.mark.parametrize("build", [lambda: tiny_adapter(tiny_model()), tiny_model, adapted_head, capped])
+def test_the_compass_is_the_cosine_of_two_gradients_taken_by_hand(tmp_path, build):
+    """Trained are adapters below the output projection, every weight, adapters of the projection too."""
     data, heldout = ragged_tokens(6), ragged_tokens(4, seed=9)
-    model = tiny_model() if whole else tiny_adapter(tiny_model())
+    model = build()
     auditor, _, dataset = audited(data, tmp_path, ["random", "oracle"], model=model)
     compass = Compass(auditor, dataset, heldout, steps=2, batches=2, batch_size=2)
     with packed_attention(model):
@@ -211,6 +231,30 @@ def test_rows_of_perfect_inverted_and_blind_scores():
         assert set(whole.index) == {"all", "varying", "wrong", "boilerplate", "harm"}
         assert whole.loc["all", "n_tokens"] == (codes > 0).sum()
     assert whole.loc["wrong", "n_tokens"] == (codes == 1).sum()
+
+
+def test_of_a_kind_in_one_sample_alone_no_interval_is_known_and_none_of_the_mean():
+    data = ragged_tokens(30, prompt=(2, 4), response=(8, 9))
+    codes = np.tile(np.array([0, 0, 0, 0, 0, 0, 1, 1], dtype=np.uint8), 30)
+    codes[-1] = 2
+    truth = torch.zeros(len(data.input_ids), dtype=torch.uint8)
+    truth[data.response_mask] = torch.from_numpy(codes)
+    data = TokenData(data.input_ids, data.offset, data.response_mask, data.ids, truth, ("wrong", "rare"))
+    score = np.random.default_rng(0).random(len(codes)).astype(np.float32)
+    frame = audit_rows({"score": score, "keep": score > 0.5}, np.zeros(30, dtype=np.int32), data)
+    whole = frame[frame["phase"] == "all"].set_index("kind")
+    assert whole.loc["wrong", ["low", "high"]].notna().all() and np.isfinite(whole.loc["harm", "auc"])
+    assert whole.loc[["rare", "harm"], ["low", "high"]].isna().all(axis=None)
+
+
+def test_rows_that_are_labelled_and_carry_no_noise_have_no_auc():
+    data = ragged_tokens(10)
+    truth = torch.zeros(len(data.input_ids), dtype=torch.uint8)
+    data = TokenData(data.input_ids, data.offset, data.response_mask, data.ids, truth, ())
+    score = np.arange(int(data.response_offset[-1]), dtype=np.float32)
+    frame = audit_rows({"score": score, "keep": score > 3}, np.zeros(10, dtype=np.int32), data)
+    assert set(frame["kind"]) == {"all", "varying"} and frame["auc"].isna().all() and (frame["n_tokens"] == 0).all()
+    assert frame["precision"].dropna().eq(1).all()
 
 
 def test_a_common_kind_does_not_drown_a_rare_one():
