@@ -98,11 +98,14 @@ campaign: $(SETUP)
 bench: $(SETUP)
 	$(RUN) benchmarks/step.py --all $(BENCH)
 
-# requirements.lock from what .venv holds now
+# requirements.lock from what the environment holds now; what a CUDA build of torch brings, torch pins itself
 lock: $(SETUP) .lock/.installed
-	.venv/bin/python -m pip freeze --all --exclude pip | sed 's/+[a-z0-9]*$$//' | .lock/bin/uv pip compile - --quiet --no-deps \
-		--generate-hashes --universal --python-version 3.11 --no-annotate --no-header --default-index https://pypi.org/simple -o .lock/new
-	@{ grep '^#' requirements.lock; cat .lock/new; } >.lock/whole && mv .lock/whole requirements.lock
+	$(RUN) -m pip freeze --all --exclude pip >.lock/frozen
+	sed -E '/^(nvidia-|triton|cuda-)/d; s/\+[a-z0-9.]+$$//' .lock/frozen >.lock/pins.txt
+	.lock/bin/uv pip compile .lock/pins.txt --quiet --no-deps --generate-hashes --universal --python-version 3.11 --no-annotate \
+		--no-header --default-index https://pypi.org/simple --output-file .lock/new
+	grep '^#' requirements.lock | cat - .lock/new >.lock/whole
+	mv .lock/whole requirements.lock
 
 # known vulnerabilities of what the lock pins; needs network
 vulnerabilities: .lock/.installed

@@ -28,14 +28,14 @@ settings.register_profile("sstoken", deadline=None)
 settings.load_profile("sstoken")
 
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core
+if "PYTEST_XDIST_WORKER" in os.environ:  # a thread a process
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
 
 def pytest_xdist_auto_num_workers():
-    """A process a core, and one for the core of whoever waits: for SLURM, a browser, a server."""
-    return min((os.cpu_count() or 1) + 1, 9)
+    """A process a core, and one for the core of whoever waits: for SLURM, a browser, a server. None: as pytest-xdist says."""
+    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else min((os.cpu_count() or 1) + 1, 9)
 
 
 def pytest_collection_modifyitems(items):

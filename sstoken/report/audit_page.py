@@ -45,10 +45,10 @@ def methods_table(audit: pd.DataFrame) -> PageTable:
         cells += [_number(wide.loc[(method, kind), "auc"]) for kind in kinds]
         rows.append([method, *cells])
     caption = (
-        "AUC: how often a clean token scores above a noise token of its sample; 0.5 is chance. A sample counts by its tokens, "
-        "and the interval takes it as a cluster. Without fixed tokens: leaves out clean tokens that noise can never replace. "
-        "By kind: the mean over kinds of noise, each counting once. Precision: clean share of what is kept. Recall: kept "
-        "share of what is clean."
+        "AUC: how often a clean token scores above a noise token of its sample; 0.5 is chance. Long samples count by their "
+        "tokens, not by their pairs; the interval takes a sample as a cluster. Without fixed tokens: leaves out clean tokens "
+        "that noise can never replace. By kind: the mean over kinds of noise, each counting once. Precision: clean share of "
+        "what is kept. Recall: kept share of what is clean."
     )
     columns = ["method", "AUC", "without fixed tokens", "by kind", "precision %", "recall %", *kinds]
     return PageTable("Does the score find the noise?", caption, columns, rows)

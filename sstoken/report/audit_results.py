@@ -42,23 +42,29 @@ def sources_table(roots: list[Path]) -> str:
     """A row a method, a column an experiment: AUC of all noise ± half its 95 % interval, what it is of and what it took.
 
     Args:
-        roots: ``results/{experiment}`` with ``audit/audit.csv`` each, alike but for their rows.
+        roots: ``results/{experiment}`` with ``audit/audit.csv`` each, of one model and alike but for their labelled rows.
+
+    Raises:
+        ValueError: an audit of several models, or of rows without labels.
     """
-    columns, cells = [], {}
+    columns = []
     for root in roots:
-        config = json.loads((root / "config.json").read_text())
-        column = ", ".join(Path(source).stem for source in config["data"]["train"]["sources"])
-        columns.append(column)
         rows = pd.read_csv(root / "audit" / "audit.csv", dtype={"phase": str})
-        rows = rows[(rows["phase"] == "all") & (rows["kind"] == "all")]
-        for _, row in rows.iterrows():
-            cells.setdefault(row["method"], {})[column] = _auc(row)
+        rows = rows[(rows["phase"] == "all") & (rows["kind"] == "all")].set_index("method")
+        if rows.empty or rows.index.has_duplicates:
+            raise ValueError(f"{root}: the table of sources takes audits of one model, of labelled rows")
         minutes, samples = _costs(root)
-        cells.setdefault("rows; noise tokens", {})[column] = f"{samples['train']}; {rows['n_tokens'].iloc[0]}"
-        cells.setdefault("CPU minutes", {})[column] = number(sum(minutes.values()), 0)
-    lines = [f"| method | {' | '.join(columns)} |", "|---|" + "--:|" * len(columns)]
-    order = sorted(cells, key=("rows; noise tokens", "CPU minutes").__contains__)
-    lines += [f"| {name} | {' | '.join(cells[name].get(column, EMPTY) for column in columns)} |" for name in order]
+        own = {method: _auc(row) for method, row in rows.iterrows()}
+        own["rows; noise tokens"] = f"{samples['train']}; {rows['n_tokens'].iloc[0]}"
+        own["CPU minutes"] = number(sum(minutes.values()), 0)
+        columns.append(own)
+    configs = [json.loads((root / "config.json").read_text()) for root in roots]
+    heads = [", ".join(Path(source).stem for source in config["data"]["train"]["sources"]) for config in configs]
+    heads = heads if len(set(heads)) == len(heads) else [root.name for root in roots]
+    last = ("rows; noise tokens", "CPU minutes")
+    names = sorted(dict.fromkeys(name for own in columns for name in own), key=last.__contains__)
+    lines = [f"| method | {' | '.join(heads)} |", "|---|" + "--:|" * len(heads)]
+    lines += [f"| {name} | {' | '.join(own.get(name, EMPTY) for own in columns)} |" for name in names]
     return "\n".join(lines)
 
 

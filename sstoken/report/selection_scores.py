@@ -51,8 +51,8 @@ def wins_within_samples(
 def sample_weights(sample_R: np.ndarray, samples: int) -> np.ndarray:
     """``w_s = 1 / (m_s + n_s + 1)`` [S] for m_s clean and n_s noise tokens, all of them given (van Elteren 1960).
 
-    The AUC of several samples is ``Σ w_s·wins_s / Σ w_s·pairs_s``: a sample counts by its tokens.  By its pairs, which grow
-    with the square of its length, a few long samples would outvote all others.
+    The AUC of several samples is ``Σ w_s·wins_s / Σ w_s·pairs_s``.  At equal shares of noise a sample counts by its tokens; by
+    its pairs, which grow with the square of its length, a few long samples would outvote all others.
     """
     return 1 / (np.bincount(sample_R, minlength=samples) + 1)
 

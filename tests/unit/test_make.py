@@ -97,6 +97,17 @@ def test_installing_is_quiet_and_what_fails_is_shown(checkout):
     assert not (checkout / ".venv" / ".installed").exists()
 
 
+def test_a_lock_that_cannot_be_made_leaves_the_old_one(checkout):
+    (checkout / ".lock").mkdir()
+    (checkout / ".lock" / ".installed").touch()
+    before = (checkout / "requirements.lock").read_bytes()
+    python = checkout / "python"
+    python.write_text("#!/bin/sh\nexit 3\n")
+    python.chmod(0o755)
+    done = make(checkout, "lock", f"PYTHON={python}")
+    assert done.returncode and (checkout / "requirements.lock").read_bytes() == before, done
+
+
 def test_a_checkout_in_a_path_with_blanks_and_other_letters_works(checkout):
     folder = checkout / "my runs – größer"
     shutil.copytree(checkout, folder, symlinks=True, ignore=shutil.ignore_patterns("my runs*"))

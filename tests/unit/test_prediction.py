@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from sstoken.report.audit_results import auc_table, direction_table, spent
+from sstoken.report.audit_results import auc_table, direction_table, sources_table, spent
 from sstoken.report.fill import fill
 from sstoken.report.prediction import audited_scores, prediction_table, rank_correlations, spearman
 
@@ -122,9 +122,10 @@ def test_what_an_experiment_took_is_the_sum_of_its_records(tmp_path):
 
 
 def test_audits_of_several_files_stand_side_by_side(tmp_path):
-    for name, half in (("one", 0.02), ("two", 0.04)):
+    for name, half in (("one", 0.02), ("two", 0.04), ("three", 0.06)):
         root = experiment(tmp_path / "results" / name, models=("a",))
-        (root / "config.json").write_text(json.dumps({"data": {"train": {"sources": [f"rows/{name}.jsonl"]}}}))
+        source = f"{name}/rows.jsonl" if name == "three" else f"{name}.jsonl"
+        (root / "config.json").write_text(json.dumps({"data": {"train": {"sources": [source]}}}))
         (root / "tokens").mkdir()
         record = {"cost": {"stage": "tokens", "cpu_seconds": 90, "seconds": 9}, "dataset": "train", "samples": 7}
         (root / "tokens" / "train.json").write_text(json.dumps(record))
@@ -132,11 +133,15 @@ def test_audits_of_several_files_stand_side_by_side(tmp_path):
         rows = pd.read_csv(path)
         rows.assign(low=rows["auc"] - half, high=rows["auc"] + half).to_csv(path, index=False)
     path = tmp_path / "x.md"
-    path.write_text("<!-- table: sources one two -->\n<!-- end -->\n<!-- table: sources one three -->\n<!-- end -->\n")
-    assert fill(path, tmp_path / "results") == (["sources one two"], ["sources one three"])
+    path.write_text("<!-- table: sources one two -->\n<!-- end -->\n<!-- table: sources one four -->\n<!-- end -->\n")
+    assert fill(path, tmp_path / "results") == (["sources one two"], ["sources one four"])
     lines = path.read_text().splitlines()
     assert "| method | one | two |" in lines and "| random | 0.50 ± 0.02 | 0.50 ± 0.04 |" in lines
     assert "| rows; noise tokens | 7; 100 | 7; 100 |" in lines and "| CPU minutes | 2 | 2 |" in lines
+    twice = [tmp_path / "results" / "three"] * 2
+    assert sources_table(twice).startswith("| method | three | three |")  # two files of one name
+    with pytest.raises(ValueError, match="of one model"):
+        sources_table([experiment(tmp_path / "both", models=("a", "b"))])
 
 
 def test_the_tables_of_an_audit_are_put_into_a_document(tmp_path):

@@ -1,7 +1,9 @@
 """ci.yaml from end to end: every file of the interface, and that the numbers in them hang together."""
 
+import base64
 import json
 import random
+import re
 
 import pandas as pd
 import pytest
@@ -106,6 +108,20 @@ def test_a_second_run_has_nothing_to_do_and_shows_the_table_and_the_page(ci):
     assert "Nothing to be done" in said
     assert (ci.results("ci") / "report/tables/main.md").read_text().strip() in said
     assert "results/ci/report/index.html" in said
+
+
+def test_what_a_killed_workflow_leaves_is_made_again_without_being_asked(ci):
+    """A lock, and a file that was being written: plain Snakemake asks for --unlock and for --rerun-incomplete."""
+    left = ci.folder / ".snakemake"
+    written = left / "incomplete" / base64.urlsafe_b64encode(b"results/ci/scores.csv").decode()
+    marks = {written: '{"external_jobid": null}', left / "locks" / "0.output.lock": "results/ci/scores.csv\n"}
+    for path, text in marks.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    said = ci.run("config/ci.yaml", "--dry-run", "--workflow-profile", "none")
+    for path in marks:
+        path.unlink()
+    assert dict(re.findall(r"^(\w+) +(\d+)$", said, re.M)) == {"tables": "1", "all": "1", "total": "2"}
 
 
 def test_times_of_files_decide_nothing(ci):
