@@ -137,7 +137,7 @@ class Compass(TrainerCallback):
 
     def __init__(
         self, auditor: Auditor, dataset: SelectionDataset, heldout: TokenData, clean: list[int] | None = None, *,
-        steps: int = 4, batches: int = 8, batch_size: int = 16, seed: int = 0, chunk_size: int = 1024,
+        steps: int = 3, batches: int = 8, batch_size: int = 16, seed: int = 0, chunk_size: int = 1024,
     ):  # fmt: skip
         self.auditor, self.steps, self.chunk_size = auditor, steps, chunk_size
         collate, draw = PackedCollator(), torch.Generator().manual_seed(seed)
