@@ -118,7 +118,7 @@ def test_anchors_merges_marks_and_windows_line_ends_are_read(here):
     Path("x.yaml").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
     asked()
     assert read_config(["x.yaml"], [])["data"]["reference"] == {
-        "sources": ["rows.jsonl"], "limit": 2, "skip": 0, "shuffle_seed": None, "noise": None
+        "sources": ["rows.jsonl"], "limit": 2, "limit_tokens": None, "skip": 0, "shuffle_seed": None, "noise": None
     }  # fmt: skip
 
 
