@@ -59,7 +59,13 @@ def sources_table(roots: list[Path]) -> str:
         own["CPU minutes"] = number(sum(minutes.values()), 0)
         columns.append(own)
     configs = [json.loads((root / "config.json").read_text()) for root in roots]
-    heads = [", ".join(Path(source).stem for source in config["data"]["train"]["sources"]) for config in configs]
+    heads = [
+        ", ".join(
+            Path(source.replace("{instruct_data}", str(config.get("instruct_data")))).stem
+            for source in config["data"]["train"]["sources"]
+        )
+        for config in configs
+    ]
     heads = heads if len(set(heads)) == len(heads) else [root.name for root in roots]
     last = ("rows; noise tokens", "CPU minutes")
     names = sorted(dict.fromkeys(name for own in columns for name in own), key=last.__contains__)

@@ -124,8 +124,9 @@ def test_what_an_experiment_took_is_the_sum_of_its_records(tmp_path):
 def test_audits_of_several_files_stand_side_by_side(tmp_path):
     for name, half in (("one", 0.02), ("two", 0.04), ("three", 0.06)):
         root = experiment(tmp_path / "results" / name, models=("a",))
-        source = f"{name}/rows.jsonl" if name == "three" else f"{name}.jsonl"
-        (root / "config.json").write_text(json.dumps({"data": {"train": {"sources": [source]}}}))
+        source = "{instruct_data}" if name == "two" else f"{name}/rows.jsonl" if name == "three" else f"{name}.jsonl"
+        config = {"instruct_data": "here/two.jsonl", "data": {"train": {"sources": [source]}}}
+        (root / "config.json").write_text(json.dumps(config))
         (root / "tokens").mkdir()
         record = {"cost": {"stage": "tokens", "cpu_seconds": 90, "seconds": 9}, "dataset": "train", "samples": 7}
         (root / "tokens" / "train.json").write_text(json.dumps(record))
