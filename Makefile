@@ -8,7 +8,7 @@
 # make check; make test                                       lint, types and fast tests; the whole test suite
 # make docs                                                   the documentation's site
 # make proofs; make oldest; make newest                       proofs too long for the suite; the oldest and newest libraries
-# make lock; make vulnerabilities                             requirements.lock of what .venv holds; what is known against it
+# make lock; make vulnerabilities                             requirements.lock of what is installed; what is known against it
 # make campaign [CAMPAIGN="--kills 50 --seed 0 …"]            kills, full disks, damage: docs/reliability.md; hours
 # make bench [BENCH="--repeats 5 …"]                          what a training step costs; python benchmarks/step.py --help
 # PYTHON=/path/to/python  uses that interpreter and installs nothing

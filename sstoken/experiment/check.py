@@ -125,6 +125,8 @@ def _held_out(grid: Grid) -> Iterator[str]:
     own = grid.dataset(HELD_OUT)
     if any(own.get("noise") or {}):
         yield f"data.{HELD_OUT}: noise is planted in rows that are to be clean; leave noise out"
+    if "limit_tokens" in own:
+        yield f"data.{HELD_OUT}: limit_tokens counts a model's own tokens, but all models get the same rows; use limit"
     for name in grid.config["data"]:
         other = grid.dataset(name)
         if name == HELD_OUT or any(own[key] != other[key] for key in ("sources", "shuffle_seed")):

@@ -102,7 +102,7 @@ class Plan:
         samples = self.section_rows(dataset)
         length = self.settings["tokens_per_sample"]
         if (most := self.grid.dataset(dataset).get("limit_tokens")) is not None:
-            samples = min(samples, most // length)
+            samples = min(samples, max(most // length, 1))
         tokens = samples * length
         # lengths spread about as an exponential distribution does: the mean square is twice the squared mean
         return Rows(samples, tokens, round(tokens * self.settings["response_share"]), 2 * samples * length**2, False)

@@ -113,8 +113,8 @@ def _harm(frame: pd.DataFrame, kinds: tuple[str, ...]) -> pd.DataFrame:
         known = part[part["auc"].notna()]
         auc = known["auc"].mean() if len(known) else np.nan
         # of a kind of one sample no interval is known, so none of the mean
-        half = np.sqrt((((known["high"] - known["low"]) / 2) ** 2).sum(skipna=False)) / max(len(known), 1)
-        half = half if len(known) else np.nan
+        squares = ((known["high"] - known["low"]) / 2) ** 2
+        half = np.sqrt(squares.sum(skipna=False)) / len(known) if len(known) else np.nan
         ends = {"low": max(auc - half, 0.0), "high": min(auc + half, 1.0)}
         rows.append({"phase": phase, "kind": "harm", "auc": auc, **ends, "n_tokens": int(part["n_tokens"].sum())})
     return pd.DataFrame(rows).reindex(columns=COLUMNS[3:])

@@ -122,6 +122,10 @@ def test_every_shipped_configuration_passes(root, name, monkeypatch):
         ),
         (held_out({"skip": 5}, {"limit": 6}), r"those of data.train too|data.train takes every row"),
         (held_out({"limit": 3}, {"skip": 3, "noise": {"typos": 0.1}}), "data.heldout: noise is planted"),
+        (
+            held_out({"limit": 3}, {"skip": 3, "limit_tokens": 9}),
+            "data.heldout: limit_tokens counts a model's own tokens",
+        ),
         (held_out({"limit": 3}, {"sources": ["row.jsonl"]}), "data.heldout: row.jsonl: no such file"),
     ],
 )

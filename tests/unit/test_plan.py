@@ -185,6 +185,14 @@ def test_a_plan_without_adapter_without_gpu_or_for_an_unknown_benchmark_is_a_pla
     assert "| total |" in render(only, [])  # no token anywhere
 
 
+def test_a_limit_of_tokens_bounds_the_rows_of_the_plan(paper):
+    plan = paper(data={**paper().config["data"], "train": {**paper().config["data"]["train"], "limit_tokens": 60_000}})
+    length = plan.settings["tokens_per_sample"]
+    rows = plan.rows("Llama-3.2-3B", "train")
+    assert (rows.samples, rows.tokens) == (60_000 // length, 60_000 // length * length)
+    assert plan.rows("Llama-3.2-3B", "reference") == paper().rows("Llama-3.2-3B", "reference")
+
+
 def test_held_out_rows_are_counted_and_in_no_detectable_average(paper):
     settings = {"models": ["Llama-3.2-3B"], "methods": ["full"]}
     ten = [name for name in paper().config["benchmarks"] if name != "heldout"]
